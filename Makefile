@@ -1,0 +1,51 @@
+# make book   install, execute the chapters, build the HTML      make html   HTML from the committed outputs
+# make test   install, lint and run every test                   make paper  run the chapters at the paper's sizes
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+HTML := _build/html/index.html
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: book html paper run test lint clean
+
+book: run html
+
+run: .venv/book.stamp
+	$(BIN)/python -m hesslib run --jobs $(JOBS)
+
+html: .venv/html.stamp
+	rm -rf _build/html
+	$(BIN)/jupyter-book build . -W -n --keep-going > _build.log 2>&1 || { cat _build.log; rm -f _build.log; exit 1; }
+	@rm -f _build.log
+	@echo "The book is built: $(CURDIR)/$(HTML)"
+
+paper: .venv/book.stamp
+	$(BIN)/python -m hesslib run --scale paper
+
+test: .venv/test.stamp lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf _build .venv
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+# The HTML alone needs neither torch nor a kernel, so this installs the extra without the package.
+.venv/html.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["html"], sep="\n")' > .venv/html.txt
+	$(BIN)/pip install -q -r .venv/html.txt
+	@touch $@
+
+.venv/book.stamp: pyproject.toml .venv/html.stamp
+	$(BIN)/pip install -q -e '.[book]'
+	@touch $@
+
+.venv/test.stamp: pyproject.toml .venv/book.stamp
+	$(BIN)/pip install -q -e '.[book,test]'
+	@touch $@

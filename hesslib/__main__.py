@@ -1,0 +1,7 @@
+"""``python -m hesslib``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

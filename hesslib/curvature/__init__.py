@@ -1,0 +1,1 @@
+"""Curvature of the empirical risk: operators, dense matrices, exact spectra."""

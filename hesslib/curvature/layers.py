@@ -1,0 +1,197 @@
+"""Closed-form curvature of chains of Linear layers and elementwise activations.
+
+Write z_l = W_l a_{l-1} + b_l and a_l = phi_l(z_l), and let q be a scalar function of the outputs with
+gradient d and Hessian A at each example. With d_l and A_l the gradient and Hessian of q with respect
+to z_l, T_{ml} = dz_m/dz_l and P_{ml} = da_{m-1}/dz_l, the Hessian of the mean of q has the blocks
+(m >= l; rows p, q of W_m and columns i, j of W_l; biases are an extra constant input)
+
+    H[pq, ij] = 1/N sum_n ( (A_m T_ml)[p, i] a_{m-1}[q] + d_m[p] P_ml[q, i] ) a_{l-1}[j].
+
+Each of the two terms is one matrix product that contracts the examples. The operators differ only in
+(A, d): H takes the loss's own, G sets d = 0, and R sets A = 0 (see ``operators.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+ELEMENTWISE = (
+    nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.SiLU, nn.Mish,
+    nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.ReLU6, nn.Identity,
+)  # fmt: skip
+FUNCTIONS = {
+    torch.relu, torch.tanh, torch.sigmoid, nn.functional.relu, nn.functional.tanh, nn.functional.sigmoid,
+    nn.functional.softplus, nn.functional.gelu, nn.functional.elu, nn.functional.silu, nn.functional.leaky_relu,
+}  # fmt: skip
+
+
+@dataclass(eq=False)
+class Layer:
+    """One Linear layer and the activation after it, with what is known at each of the N examples."""
+
+    weight: Tensor  # (n, fan_in)
+    weight_at: slice | None  # where its weight lies among the M chosen parameters
+    bias_at: slice | None
+    inputs: Tensor  # (N, fan_in [+ 1]), with the constant input of the bias appended
+    slope: Tensor  # phi'(z), (N, n)
+    bend: Tensor | None  # phi''(z), None where it is zero everywhere
+
+    @property
+    def width(self) -> int:
+        return self.weight.shape[0]
+
+
+def tail_of(model: nn.Module) -> list[tuple[str, nn.Linear, list]]:
+    """The longest chain of Linear layers and elementwise activations at the model's end.
+
+    Returns (name, layer, activations after it) from first to last, empty if there is no such chain.
+    """
+    try:
+        nodes = list(fx.symbolic_trace(model).graph.nodes)
+    except Exception:  # control flow that cannot be traced: no closed form, not an error
+        return []
+    modules, chain, after = dict(model.named_modules()), [], []
+    if nodes[-1].op != "output" or not isinstance(nodes[-1].args[0], fx.Node):
+        return []
+    node = nodes[-1].args[0]
+    while node.op in ("call_module", "call_function") and len(node.users) == 1 and isinstance(node.args[0], fx.Node):
+        module = modules[node.target] if node.op == "call_module" else None
+        if type(module) is nn.Linear:
+            chain.append((node.target, module, after[::-1]))
+            after = []
+        elif isinstance(module, ELEMENTWISE):
+            after.append(module)
+        elif node.target in FUNCTIONS and len(node.all_input_nodes) == 1 and len(node.args) == 1:
+            kwargs = {k: v for k, v in node.kwargs.items() if k != "inplace"}
+            after.append(lambda z, f=node.target, kw=kwargs: f(z, **kw))
+        elif not (isinstance(module, nn.Dropout) and not module.training):
+            break
+        node = node.args[0]
+    names = [name for name, _, _ in chain]
+    owners = [id(p) for _, m in model.named_modules() for p in m._parameters.values() if p is not None]
+    tied = any(owners.count(id(p)) > 1 for _, layer, _ in chain for p in layer.parameters())
+    return [] if tied or len(set(names)) < len(names) else chain[::-1]
+
+
+def derivatives(activations: list, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """phi(z), phi'(z) and phi''(z) (None if zero) of a composition of elementwise functions."""
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        a = z.clone()  # in-place activations must not overwrite z
+        for f in activations:
+            a = f(a)
+        (slope,) = torch.autograd.grad(a.sum(), z, create_graph=True)
+        bend = torch.autograd.grad(slope.sum(), z, allow_unused=True)[0] if slope.requires_grad else None
+    return a.detach(), slope.detach(), bend if bend is not None and bool(bend.any()) else None
+
+
+class LayerStructure:
+    """The chain at the end of a risk's model, evaluated at all its examples.
+
+    ``LayerStructure.of(risk)`` is None where the model has no such chain or its outputs are not (N, C).
+    """
+
+    layers: list[Layer]
+    head: list[tuple[str, slice]]  # chosen parameters before the chain, with their places
+    outputs: Tensor  # (N, C)
+    targets: Tensor  # (N, ...)
+
+    @classmethod
+    def of(cls, risk) -> LayerStructure | None:
+        """Evaluate the chain at the end of ``risk.model``; None if there is none."""
+        chain = tail_of(risk.model)
+        if not chain:
+            return None
+        caught = []
+        hook = chain[0][1].register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
+        try:
+            with torch.no_grad():
+                outputs = torch.cat([risk.outputs(risk.parameters, x) for x, _ in risk.batches])
+        finally:
+            hook.remove()
+        a = torch.cat(caught)
+        if a.ndim != 2 or outputs.ndim != 2:
+            return None
+        self, places, start = cls(), {}, 0
+        for name, p in risk.parameters.items():
+            places[name] = slice(start, start := start + p.numel())
+        values = {**risk.parameters, **risk.constants}
+        self.layers = []
+        for name, layer, activations in chain:
+            w, b = values[f"{name}.weight"], values.get(f"{name}.bias") if layer.bias is not None else None
+            z = a @ w.T if b is None else torch.addmm(b, a, w.T)
+            inputs = a if b is None else torch.cat([a, torch.ones_like(a[:, :1])], 1)
+            a, slope, bend = derivatives(activations, z)
+            at = places.pop(f"{name}.weight", None), places.pop(f"{name}.bias", None)
+            self.layers.append(Layer(w, *at, inputs, slope, bend))
+        if not torch.allclose(a, outputs, rtol=1e-4, atol=1e-5 * float(outputs.abs().max())):
+            return None  # something between the layers escaped the trace
+        self.head = list(places.items())
+        self.outputs, self.targets = outputs, torch.cat([y for _, y in risk.batches])
+        self.num_parameters = risk.num_parameters
+        return self
+
+    def backward(self, gradient: Tensor, curvature: Tensor | None):
+        """Gradient (N, n_l) and Hessian (N, n_l, n_l) with respect to each z_l, first layer first.
+
+        ``gradient`` and ``curvature`` are those with respect to the outputs; a curvature of None asks
+        for the gradients alone. The loop also yields the gradient with respect to each a_l.
+        """
+        found = []
+        for layer in reversed(self.layers):
+            outer, gradient = gradient, gradient * layer.slope
+            if curvature is not None:
+                curvature = layer.slope[:, :, None] * curvature * layer.slope[:, None, :]
+                if layer.bend is not None:
+                    curvature = curvature + torch.diag_embed(outer * layer.bend)
+            found.append((outer, gradient, curvature))
+            gradient = gradient @ layer.weight
+            if curvature is not None and layer is not self.layers[0]:
+                curvature = layer.weight.T @ curvature @ layer.weight
+        return found[::-1]
+
+    def product(self, vectors: Tensor, gradient: Tensor, curvature: Tensor) -> Tensor:
+        """Products with k vectors (k, M) by Pearlmutter's R-operator, batched; returns (k, M).
+
+        ``gradient`` (N, C) and ``curvature`` (N, C, C) are q's, already divided by N.
+        """
+        k, result = len(vectors), torch.zeros_like(vectors)
+        known = self.backward(gradient, None)
+        bent = bool(gradient.any())  # G has no gradient term
+        matrices, z_dots, a_dots, a_dot = [], [], [], None
+        for layer in self.layers:
+            n, fan_in = layer.weight.shape
+            matrix = torch.zeros(k, n, layer.inputs.shape[1]).to(vectors)
+            if layer.weight_at is not None:
+                matrix[:, :, :fan_in] = vectors[:, layer.weight_at].reshape(k, n, fan_in)
+            if layer.bias_at is not None:
+                matrix[:, :, fan_in] = vectors[:, layer.bias_at]
+            z_dot = (layer.inputs @ matrix.reshape(k * n, -1).T).reshape(-1, k, n)
+            if a_dot is not None:
+                z_dot += a_dot @ layer.weight.T
+            matrices.append(matrix)
+            a_dots.append(a_dot)
+            z_dots.append(z_dot)
+            a_dot = layer.slope[:, None] * z_dot
+        d_dot = torch.einsum("nkc,ncd->nkd", a_dot, curvature)
+        steps = zip(self.layers, matrices, z_dots, a_dots, known, strict=True)
+        for layer, matrix, z_dot, a_dot, (outer, inner, _) in reversed(list(steps)):
+            n, fan_in = layer.weight.shape
+            d_dot = d_dot * layer.slope[:, None]
+            if layer.bend is not None and bent:
+                d_dot += (outer * layer.bend)[:, None] * z_dot
+            block = (d_dot.reshape(-1, k * n).T @ layer.inputs).reshape(k, n, -1)
+            if a_dot is not None and bent:
+                block[:, :, :fan_in] += (inner.T @ a_dot.reshape(-1, k * fan_in)).reshape(n, k, fan_in).transpose(0, 1)
+            if layer.weight_at is not None:
+                result[:, layer.weight_at] = block[:, :, :fan_in].reshape(k, -1)
+            if layer.bias_at is not None:
+                result[:, layer.bias_at] = block[:, :, fan_in]
+            if layer is not self.layers[0]:
+                d_dot = d_dot @ layer.weight
+                if bent:
+                    d_dot += torch.einsum("np,kpi->nki", inner, matrix[:, :, :fan_in])
+        return result

@@ -1,0 +1,178 @@
+"""Hessian, generalised Gauss-Newton matrix and residual as linear operators."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import psutil
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+from torch.func import grad, vjp, vmap
+
+from .layers import LayerStructure
+
+KINDS, OUTPUTS = ("hessian", "ggn", "residual"), ("logits", "probability")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be allocated now on the device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+class CurvatureOperator(LinearOperator):
+    """A symmetric (M, M) curvature matrix known by its products.
+
+    With J_n the Jacobian of the outputs at example n, every operator here has the form
+
+        v -> 1/N sum_n ( J_n' A_n J_n v + sum_c d_nc Hessian(f_nc) v )
+
+    and they differ in the pair (A, d): the loss's own Hessian and gradient in the outputs for H;
+    d = 0 for G; A = 0 for R = H - G. With ``output="probability"`` G has A = d d' (empirical
+    Fisher) and R keeps what is left of A. Products cost about four to six passes over the data.
+
+    ``op @ V`` takes (M,) or (M, k), numpy or torch, and returns the same kind; columns go through in
+    chunks that keep temporary memory below ``memory_budget`` bytes (settable; default: a quarter of
+    what is free, at most 1 GiB). It is a ``scipy.sparse.linalg.LinearOperator``.
+    """
+
+    def __init__(self, risk, kind: str, output: str = "logits") -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind!r} is unknown: give one of {KINDS}")
+        if output not in OUTPUTS:
+            raise ValueError(f"output={output!r} is unknown: give one of {OUTPUTS}")
+        if output == "probability" and risk.loss_name != "cross_entropy":
+            raise ValueError(f"output='probability' needs loss='cross_entropy', not {risk.loss_name!r}")
+        self.risk, self.kind, self.output = risk, kind, output
+        self.memory_budget = min(2**30, free_memory(risk.device) // 4)
+        dtype = np.dtype(str(risk.dtype).removeprefix("torch."))
+        super().__init__(dtype=dtype, shape=(risk.num_parameters,) * 2)
+
+    @property
+    def name(self) -> str:
+        """What the operator is, in words."""
+        letter = {"hessian": "H", "ggn": "G", "residual": "R"}[self.kind]
+        return letter if self.kind == "hessian" or self.output == "logits" else f"{letter} (probability)"
+
+    @cached_property
+    def structure(self) -> LayerStructure | None:
+        """The Linear layers at the model's end, where the closed form applies; else None."""
+        if self.risk.loss_name == "custom" and self.kind == "hessian" and not self._separable:
+            return None
+        return LayerStructure.of(self.risk)
+
+    @cached_property
+    def _separable(self) -> bool:
+        try:
+            x, y = self.risk.batches[0]
+            with torch.no_grad():
+                self.risk.output_terms(self.risk.outputs(self.risk.parameters, x), y)
+        except Exception:  # the callable mixes examples or has no second derivative under vmap
+            return False
+        return True
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The pair d (n, C), A (n, C, C) of this operator, divided by N."""
+        d, a = self.risk.output_terms(outputs, targets)
+        first = d[:, :, None] * d[:, None, :] if self.output == "probability" else a
+        if self.kind == "ggn":
+            a, d = first, torch.zeros_like(d)
+        elif self.kind == "residual":
+            a = a - first
+        return d / self.risk.num_examples, a / self.risk.num_examples
+
+    @cached_property
+    def closed_terms(self) -> tuple[Tensor, Tensor]:
+        """``terms`` at all examples of the layer structure."""
+        return self.terms(self.structure.outputs, self.structure.targets)
+
+    # -- products ---------------------------------------------------------------------------------
+
+    def _autograd_product(self, vectors: Tensor) -> Tensor:
+        """Products with the rows of (k, M) by automatic differentiation, over all batches."""
+        risk, total = self.risk, torch.zeros_like(vectors)
+        tangents = risk.unflatten(vectors)
+        for x, y in risk.batches:
+            f = lambda p, x=x: risk.outputs(p, x)  # noqa: E731
+            if self.kind == "hessian":
+                weight = len(x) / risk.num_examples
+                scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)  # noqa: E731
+            else:
+                with torch.no_grad():
+                    f0 = f(risk.parameters)
+                    if f0.ndim != 2:
+                        raise ValueError(f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}")
+                    d, a = self.terms(f0, y)
+                # a function of the parameters whose Hessian is this operator; d and A held fixed
+                scalar = lambda p, f=f, f0=f0, d=d, a=a: (  # noqa: E731
+                    (d * f(p)).sum() + torch.einsum("nc,ncd,nd->", f(p) - f0, a, f(p) - f0) / 2
+                    if bool(a.any())
+                    else (d * f(p)).sum()
+                )
+            # linear maps are set up once; only their application is batched over the vectors
+            if self.kind == "ggn":
+                _, pull = vjp(f, risk.parameters)
+                _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0))  # transpose of the transpose
+                product = lambda v, a=a, pull=pull, push=push: pull(torch.einsum("ncd,nd->nc", a, push(v)[0]))[0]  # noqa: E731
+            else:
+                _, pull = vjp(grad(scalar), risk.parameters)
+                product = lambda v, pull=pull: pull(v)[0]  # noqa: E731
+            parts = vmap(product)(tangents)
+            total += torch.cat([parts[n].reshape(len(vectors), -1) for n in risk.parameters], 1)
+        return total
+
+    @cached_property
+    def bytes_per_column(self) -> int:
+        """Temporary memory of one product, estimated from the sizes of the module outputs."""
+        sizes, hooks = [], []
+        for module in self.risk.model.modules():
+            if not list(module.children()):
+                hooks.append(module.register_forward_hook(lambda m, i, o: sizes.append(o.numel())))
+        try:
+            with torch.no_grad():
+                x = max((x for x, _ in self.risk.batches), key=len)
+                self.risk.outputs(self.risk.parameters, x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # tangent and cotangent of each output, with as much again for what an operation saves
+        return self.dtype.itemsize * (4 * sum(sizes) + 4 * self.risk.num_parameters)
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """Products with the rows of a (k, M) tensor, in chunks of bounded memory."""
+        closed = self.structure is not None and not self.structure.head
+        chunk = max(1, min(256, self.memory_budget // self.bytes_per_column))
+        done = []
+        for v in vectors.to(self.risk.vector).split(chunk):
+            done.append(self.structure.product(v, *self.closed_terms) if closed else self._autograd_product(v))
+        return torch.cat(done) if done else torch.zeros_like(vectors)
+
+    def __matmul__(self, other):
+        """Product with (M,) or (M, k), in the kind (numpy or torch) of what is given."""
+        if not isinstance(other, Tensor):
+            return super().__matmul__(other)
+        if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
+            raise ValueError(f"{self.name} @ V: V has shape {tuple(other.shape)}, ({self.shape[1]},) or ({self.shape[1]}, k) needed")
+        rows = other[None] if other.ndim == 1 else other.T
+        result = self.product(rows).to(other)
+        return result[0] if other.ndim == 1 else result.T
+
+    def _matmat(self, matrix: np.ndarray) -> np.ndarray:
+        rows = torch.as_tensor(np.ascontiguousarray(np.asarray(matrix).T))
+        return self.product(rows).T.cpu().numpy()
+
+    def _matvec(self, vector: np.ndarray) -> np.ndarray:
+        return self._matmat(np.asarray(vector).reshape(-1, 1))[:, 0]
+
+    def _adjoint(self) -> CurvatureOperator:
+        return self
+
+    def to_dense(self, *, checkpoint=None, progress: bool | None = None) -> Tensor:
+        """The matrix (M, M), by the fastest exact route (see ``hesslib.curvature.dense``).
+
+        Raises ``MemoryError`` before anything is allocated that cannot fit.
+        """
+        from .dense import to_dense
+
+        return to_dense(self, checkpoint=checkpoint, progress=progress)

@@ -1,0 +1,160 @@
+"""One figure style for the whole book, legible on light, dark and printed pages."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from PIL import Image
+
+# One colour per quantity throughout; mid-tones of the Okabe-Ito palette, distinct to colour-blind
+# readers and with enough contrast on white and on the dark page alike.
+COLORS = {
+    "H": "#0f7fc0",
+    "G": "#c9682a",
+    "R": "#1f9a70",
+    "start": "#8a8a8a",
+    "end": "#0f7fc0",
+    "theory": "#b0528f",
+    "paper": "#c9682a",
+    "spread": "#5d93c4",
+}
+SERIES = ["#0f7fc0", "#c9682a", "#1f9a70", "#b0528f", "#a58a12", "#7a6fd0"]
+INK = "#1a1b1c"  # becomes the colour of the page's text
+
+STYLE = {
+    "figure.figsize": (4.5, 3.3),
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "grid.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.prop_cycle": mpl.cycler(color=SERIES),
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "font.family": ["DejaVu Sans"],
+}
+
+
+def panel(title: str = "", xlabel: str = "", ylabel: str = "", **axes):
+    """A new one-panel figure in the book's style; returns its axes.
+
+    Panels are small on purpose: on a wide page they stand side by side, on a phone below each other.
+    """
+    with mpl.rc_context(STYLE):
+        ax = Figure().subplots()
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **axes)
+    return ax
+
+
+def signed_log(values: np.ndarray, floor: float) -> np.ndarray:
+    """sign(v) log10(1 + abs(v) / floor): linear within the floor, decades beyond it."""
+    return np.sign(values) * np.log10(1 + np.abs(values) / floor)
+
+
+def signed_log_axis(ax, floor: float, low: float, high: float) -> None:
+    """Label the y axis of a panel whose data went through ``signed_log``."""
+    top, first = int(np.ceil(np.log10(max(high, floor)))), int(np.log10(floor)) + 1
+    step = max(1, (top - first + 1) // 4)
+    positive = [10.0**e for e in range(top, first - 1, -step)]
+    negative = [-v for v in positive if v <= 10 * -low]
+    ticks = sorted(negative + [0.0] + positive)
+    ax.set_yticks(signed_log(np.array(ticks), floor))
+    name = lambda v: "0" if v == 0 else f"{'-' if v < 0 else ''}$10^{{{int(round(np.log10(abs(v))))}}}$"  # noqa: E731
+    ax.set_yticklabels([name(v) for v in ticks])
+
+
+def thin(x: np.ndarray, y: np.ndarray, points: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """At most about ``points`` of a monotone curve, evenly along it, with both ends: what a line can show."""
+    scale = lambda v: (v - v.min()) / max(np.ptp(v), 1e-300)  # noqa: E731
+    length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(scale(x)), np.diff(scale(y))))])
+    keep = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(0, len(x) - 1))
+    keep = np.union1d(keep, [0, len(x) - 1])
+    return x[keep], y[keep]
+
+
+def thousands(ax) -> None:
+    """Write the x axis as 1,000."""
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+
+
+class Panels:
+    """Panels as one picture: SVG that follows the page's colours, PNG elsewhere, its alt text where neither shows."""
+
+    def __init__(self, name: str, alt: str, *panels) -> None:
+        if len(alt) < 40:
+            raise ValueError(f"alt={alt!r}: say in a sentence what {name} shows")
+        self.name, self.alt, self.figures = name, alt, [ax.figure for ax in panels]
+
+    def svg(self, index: int) -> str:
+        """One panel as an SVG element that can stand within a page."""
+        buffer = io.StringIO()
+        prefix = f"{self.name}-{index}"
+        with mpl.rc_context({**STYLE, "svg.hashsalt": prefix}):
+            self.figures[index].savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        text = re.sub(r"<metadata>.*?</metadata>\s*", "", buffer.getvalue(), flags=re.S)
+        text = text[text.index("<svg") :].replace(INK, "currentColor")
+        text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
+        text = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}-", text)
+        width, height = (72 * v for v in self.figures[index].get_size_inches())
+        head = (
+            f'<svg viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg" '
+            'xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-hidden="true" style="width:100%;height:auto">'
+        )
+        return head + text[text.index(">") + 1 :]
+
+    def png(self) -> bytes:
+        """The panels side by side on white."""
+        images = []
+        for figure in self.figures:
+            buffer = io.BytesIO()
+            with mpl.rc_context(STYLE):
+                figure.savefig(buffer, format="png", dpi=90, facecolor="white")
+            images.append(Image.open(buffer).convert("RGB"))
+        whole = Image.new("RGB", (sum(i.width for i in images), max(i.height for i in images)), "white")
+        for i, image in enumerate(images):
+            whole.paste(image, (sum(im.width for im in images[:i]), 0))
+        out = io.BytesIO()
+        whole.quantize(64, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+        return out.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        cells = "".join(
+            f'<div style="flex:1 1 300px;max-width:520px;min-width:0">{self.svg(i)}</div>' for i in range(len(self.figures))
+        )
+        html = (
+            f'<div role="img" aria-label="{self.alt}" class="hesslib-figure" '
+            f'style="display:flex;flex-wrap:wrap;gap:8px;justify-content:center">{cells}</div>'
+        )
+        return {"text/html": html, "image/png": self.png(), "text/plain": self.alt}
+
+
+def show(name: str, alt: str, *panels) -> None:
+    """Show panels as one figure and keep it under ``name`` for the text, where ``{glue:figure}`` places it."""
+    from myst_nb import glue
+
+    glue(name, Panels(name, alt, *panels))
+
+
+def number(**values) -> None:
+    """Keep numbers or words under their names for the text, where ``{glue:text}`` places them."""
+    from myst_nb import glue
+
+    for name, value in values.items():
+        glue(name, value.item() if isinstance(value, np.generic) else value, display=False)

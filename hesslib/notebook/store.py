@@ -1,0 +1,177 @@
+"""Results on disk: computed once, resumed, and labelled with how, when and where they were made.
+
+A result is a dict of arrays. It lies in two files named after what was computed: ``KEY.npz`` and,
+written after it, ``KEY.json`` with the provenance and the checksum of the first. A result without a
+valid pair does not exist, so a run killed at any moment leaves nothing that could be mistaken for one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+ROOT = Path(__file__).resolve().parents[2]
+Result = dict[str, np.ndarray]
+
+
+def code_hash() -> str:
+    """Hash of the code that numbers depend on: the curvature, theory and experiments wings."""
+    digest = hashlib.sha256()
+    for wing in ("curvature", "theory", "experiments"):
+        for path in sorted((ROOT / "hesslib" / wing).glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def device_name() -> str:
+    """The processor that computes, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import scipy
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def provenance(name: str, parameters: dict[str, Any], function: Callable, seconds: float) -> dict[str, Any]:
+    """How, when and where a result was made."""
+    head = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "name": name,
+        "parameters": parameters,
+        "function": hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12],
+        "code": code_hash(),
+        "commit": commit or "unknown",
+        "versions": versions(),
+        "device": device_name(),
+        "seconds": round(seconds, 2),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+class Store:
+    """A folder of results; the default is the book's own, ``book/results``."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = Path(folder or os.environ.get("HESSLIB_STORE") or ROOT / "book" / "results")
+
+    def path(self, name: str, parameters: dict[str, Any]) -> Path:
+        """Where a result lies, without the ending. The parameters must be what JSON can hold."""
+        key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+        return self.folder / name / key
+
+    def load(self, name: str, parameters: dict[str, Any]) -> tuple[Result, dict[str, Any]] | None:
+        """A stored result and its provenance; None if there is none, or with a warning if it is damaged."""
+        path = self.path(name, parameters)
+        arrays, label = path.with_suffix(".npz"), path.with_suffix(".json")
+        if not (arrays.exists() and label.exists()):
+            return None
+        try:
+            made = json.loads(label.read_text())
+            intact = made["sha256"] == hashlib.sha256(arrays.read_bytes()).hexdigest()
+        except (ValueError, KeyError):
+            intact = False
+        if not intact:
+            warnings.warn(f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=2)
+            return None
+        with np.load(arrays, allow_pickle=False) as data:
+            return {key: data[key] for key in data.files}, made
+
+    def save(self, name: str, parameters: dict[str, Any], result: Result, made: dict[str, Any]) -> None:
+        """Write a result so that it is there whole or not at all."""
+        path = self.path(name, parameters)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                np.savez_compressed(file, **result)
+            digest = hashlib.sha256(part.read_bytes()).hexdigest()
+            part.replace(path.with_suffix(".npz"))
+            part.write_text(json.dumps({**made, "sha256": digest}, indent=1, sort_keys=True) + "\n")
+            part.replace(path.with_suffix(".json"))
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(f"{self.folder}: the result of {name} could not be written ({error}); earlier ones are intact") from error
+
+    def run(self, name: str, function: Callable[..., Result], parameters: dict[str, Any]) -> tuple[Result, dict[str, Any]]:
+        """The stored result of ``function(**parameters)``, computed and stored if it is not there."""
+        found = self.load(name, parameters)
+        if found is None:
+            start = time.perf_counter()
+            result = {k: np.asarray(v) for k, v in function(**parameters).items()}
+            made = provenance(name, parameters, function, time.perf_counter() - start)
+            self.save(name, parameters, result, made)
+            found = self.load(name, parameters)
+        return found
+
+    def sweep(self, name: str, function: Callable[..., Result], grid: Iterable[dict[str, Any]], *, run: bool) -> Sweep:
+        """The stored results over a list of parameter settings; with ``run`` the missing ones are computed first."""
+        grid, found = list(grid), []
+        for parameters in tqdm(grid, desc=name, disable=not run):
+            entry = self.run(name, function, parameters) if run else self.load(name, parameters)
+            found.append(entry)
+        return Sweep(name, grid, found)
+
+
+class Sweep:
+    """Stored results over a list of settings, those not run left out."""
+
+    def __init__(self, name: str, grid: list[dict], found: list[tuple[Result, dict] | None]) -> None:
+        self.name, self.asked = name, len(grid)
+        there = [(p, *f) for p, f in zip(grid, found, strict=True) if f is not None]
+        self.parameters = [p for p, _, _ in there]
+        self.results = [r for _, r, _ in there]
+        self.made = [m for _, _, m in there]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def values(self, key: str) -> np.ndarray:
+        """One quantity of every result, stacked along the first axis."""
+        return np.stack([r[key] for r in self.results])
+
+    def where(self, **parameters: Any) -> Sweep:
+        """The part of the sweep with the given parameters."""
+        keep = [i for i, p in enumerate(self.parameters) if all(p[k] == v for k, v in parameters.items())]
+        return Sweep(self.name, [self.parameters[i] for i in keep], [(self.results[i], self.made[i]) for i in keep])
+
+    @property
+    def label(self) -> str:
+        """Where and when the results were made, in a sentence; 'not run' if there are none."""
+        if not self.made:
+            return f"{self.name}: not run"
+        dates = sorted(m["date"] for m in self.made)
+        seconds = sum(m["seconds"] for m in self.made)
+        when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        devices = ", ".join(sorted({m["device"] for m in self.made}))
+        code = ", ".join(sorted({m["code"] for m in self.made}))
+        return f"{len(self)} of {self.asked} stored runs of {self.name}, {when}, {seconds:.0f} s on {devices}, code {code}"

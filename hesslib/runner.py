@@ -1,0 +1,148 @@
+"""From ``NN_topic.py`` to the executed, cleaned and stamped ``NN_topic.ipynb``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from joblib import Parallel, delayed
+from papermill.exceptions import PapermillExecutionError
+
+from .notebook.parameters import ParameterError
+from .notebook.store import ROOT, code_hash, device_name, versions
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    name: str
+    state: str  # "done" or "failed"
+    seconds: float
+    output: Path
+    message: str = ""
+
+
+def sources(names: list[str]) -> list[Path]:
+    """Source files by number or stem; all of them if none is named."""
+    every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+    if not names:
+        return every
+    chosen = []
+    for name in names:
+        stem = Path(name).stem
+        match = [p for p in every if p.stem == stem or p.stem.split("_")[0] == stem]
+        if not match:
+            raise ParameterError(f"notebook {name!r} is not there: {', '.join(p.stem for p in every)}")
+        chosen += match
+    return chosen
+
+
+def source_hash(source: Path) -> str:
+    """Hash that ties an executed notebook to its source."""
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+
+
+def read(source: Path) -> nbformat.NotebookNode:
+    """The notebook of a py:percent file, with cell ids that depend on its text alone."""
+    node, seen = jupytext.read(source), {}
+    for cell in node.cells:
+        count = seen[cell.source] = seen.get(cell.source, 0) + 1
+        cell.id = hashlib.sha256(f"{count} {cell.source}".encode()).hexdigest()[:8]
+    node.metadata.pop("jupytext", None)
+    return node
+
+
+def check_names(node: nbformat.NotebookNode, name: str, parameters: dict[str, Any]) -> None:
+    """Refuse parameters that the notebook does not declare, before anything runs."""
+    cells = [c for c in node.cells if "parameters" in c.metadata.get("tags", [])]
+    declared = re.findall(r"^(\w+)\s*:", cells[0].source, re.M) if len(cells) == 1 else []
+    unknown = [p for p in parameters if p not in declared]
+    if unknown:
+        raise ParameterError(f"{name}: {', '.join(unknown)} is not a parameter; valid names: {', '.join(declared)}")
+
+
+def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat.NotebookNode:
+    """Drop what changes from run to run and stamp what the outputs depend on."""
+    for key in ("papermill", "widgets"):
+        node.metadata.pop(key, None)
+    for cell in node.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+        kept = []
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                continue  # progress bars
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                del output.data["application/vnd.jupyter.widget-view+json"]
+                if list(output.data) == ["text/plain"]:
+                    continue  # a bar again
+            kept.append(output)
+        if cell.cell_type == "code":
+            cell.outputs = kept
+    node.metadata.hesslib = {
+        "source": source_hash(source),
+        "code": code_hash(),
+        "versions": versions(),
+        "device": device_name(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(seconds),
+    }
+    return node
+
+
+def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int) -> Outcome:
+    """Execute one notebook. The output file is replaced only if every cell succeeded."""
+    print(f"{source.stem:<20} running", flush=True)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    node, start = read(source), time.perf_counter()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    state, message = "done", ""
+    try:
+        node = papermill.execute_notebook(node, None, parameters, cwd=NOTEBOOKS, progress_bar=False, kernel_name="python3")
+    except PapermillExecutionError as error:
+        lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+        state, message = "failed", lines[-1]
+    seconds = time.perf_counter() - start
+    if state == "done":
+        part = output.with_suffix(".part")
+        nbformat.write(clean(node, source, seconds), part)
+        part.replace(output)
+    print(f"{source.stem:<20} {state:<8} {seconds:6.1f} s  {message}", flush=True)
+    return Outcome(source.stem, state, seconds, output, message)
+
+
+def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1) -> list[Outcome]:
+    """Execute notebooks.
+
+    Args:
+        names: numbers or stems; empty for all.
+        parameters: values for those declared in the notebooks.
+        output: a folder for the executed notebooks. By default a run without parameters renews the
+            committed ones in ``notebooks/``, and a run with parameters writes to ``_build/runs``.
+        jobs: notebooks executed at a time, the cores divided between them.
+
+    Raises:
+        ParameterError: a notebook or a parameter that is not there; nothing has been executed.
+    """
+    chosen = sources(names)
+    for source in chosen:
+        check_names(read(source), source.stem, parameters)
+    folder = output or (ROOT / "_build" / "runs" if parameters else NOTEBOOKS)
+    threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
+    calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads) for s in chosen)
+    return Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)
