@@ -23,7 +23,9 @@ paper: .venv/book.stamp
 	$(BIN)/python -m hesslib run --scale paper
 
 test: .venv/test.stamp lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
+	  --nbval-sanitize-with tests/nbval.cfg --dist loadfile
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

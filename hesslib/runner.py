@@ -70,7 +70,9 @@ def check_names(node: nbformat.NotebookNode, name: str, parameters: dict[str, An
     declared = re.findall(r"^(\w+)\s*:", cells[0].source, re.M) if len(cells) == 1 else []
     unknown = [p for p in parameters if p not in declared]
     if unknown:
-        raise ParameterError(f"{name}: {', '.join(unknown)} is not a parameter; valid names: {', '.join(declared)}")
+        raise ParameterError(
+            f"{name}: {', '.join(unknown)} is not a parameter; valid names: {', '.join(declared)}"
+        )
 
 
 def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat.NotebookNode:
@@ -113,7 +115,15 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
     output.parent.mkdir(parents=True, exist_ok=True)
     state, message = "done", ""
     try:
-        node = papermill.execute_notebook(node, None, parameters, cwd=NOTEBOOKS, progress_bar=False, kernel_name="python3")
+        node = papermill.execute_notebook(
+            node,
+            None,
+            parameters,
+            cwd=NOTEBOOKS,
+            progress_bar=False,
+            kernel_name="python3",
+            extra_arguments=["--log-level=40"],
+        )
     except PapermillExecutionError as error:
         lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
         state, message = "failed", lines[-1]
@@ -126,7 +136,9 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
     return Outcome(source.stem, state, seconds, output, message)
 
 
-def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1) -> list[Outcome]:
+def run(
+    names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1
+) -> list[Outcome]:
     """Execute notebooks.
 
     Args:

@@ -38,14 +38,14 @@
 # A value of 0 or `[]` stands for the value that belongs to the scale.
 
 # %% tags=["parameters"]
-scale: str = "quick"  # smoke, quick or paper: the size of the experiment
+scale: str = "quick"  # smoke, quick or paper
 data: str = "mnist"  # mnist (digits) or blobs (Gaussian clusters)
-hidden: list = []  # units of each hidden layer; [] = by scale
-examples: int = 0  # training examples N; 0 = by scale
-iterations: int = 0  # steps of gradient descent; 0 = by scale
+hidden: list = []  # units of each hidden layer; []: by scale
+examples: int = 0  # training examples N; 0: by scale
+iterations: int = 0  # steps of gradient descent; 0: by scale
 step_size: float = 0.1  # constant step of gradient descent
 seed: int = 0  # of the digits or clusters and of the random start
-seeds: int = 0  # stored runs over seeds 0, 1, ... to read, and with scale=paper to make; 0 = by scale
+seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %%
 from hesslib.notebook.parameters import choice, integer, integers, real, resolve
@@ -63,7 +63,6 @@ p = resolve(
 
 # %% tags=["hide-input"]
 import numpy as np
-
 from hesslib import EmpiricalRisk, spectrum
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
@@ -78,26 +77,37 @@ from hesslib.notebook.store import Store
 # them by seed, the same number of each class. The network is trained by gradient descent on all of
 # them, with a constant step. We keep its parameters at a few moments along the way.
 
+
 # %%
 def trained(data, hidden, examples, iterations, step_size, seed):
-    """Train once; returns the data, the risk at the end, and what was recorded along the way."""
+    """Train once; returns the data, the risk at the end, and the record of the way."""
     dataset = (mnist if data == "mnist" else blobs)(examples, seed=seed)
-    model = fully_connected([dataset.dimension, *hidden, dataset.classes], seed=seed)
+    sizes = [dataset.dimension, *hidden, dataset.classes]
+    model = fully_connected(sizes, seed=seed)
     moments = np.unique(np.geomspace(1, iterations, 6).astype(int)).tolist()
-    history = train(
-        model, dataset.inputs, dataset.targets, step_size=step_size, iterations=iterations, record=[0, *moments]
-    )
+    options = {
+        "step_size": step_size,
+        "iterations": iterations,
+        "record": [0, *moments],
+    }
+    history = train(model, dataset.inputs, dataset.targets, **options)
     risk = EmpiricalRisk(model, dataset.inputs, dataset.targets)
-    scores = [accuracy(model, *part) for part in ((dataset.inputs, dataset.targets), (dataset.test_inputs, dataset.test_targets))]
-    return dataset, risk, history, scores
+    on_train = accuracy(model, dataset.inputs, dataset.targets)
+    on_test = accuracy(model, dataset.test_inputs, dataset.test_targets)
+    return dataset, risk, history, (on_train, on_test)
 
 
-setting = {k: getattr(p, k) for k in ("data", "hidden", "examples", "iterations", "step_size")}
+# %%
+names = ("data", "hidden", "examples", "iterations", "step_size")
+setting = {name: getattr(p, name) for name in names}
 dataset, risk, history, scores = trained(**setting, seed=p.seed)
-print(f"M = {risk.num_parameters:,} parameters, N = {risk.num_examples:,} {dataset.name}")
-for t, loss, norm in zip(history.iterations, history.losses, history.gradient_norms, strict=True):
+print(
+    f"M = {risk.num_parameters:,} parameters, N = {risk.num_examples:,} {dataset.name}"
+)
+for i, t in enumerate(history.iterations):
+    loss, norm = history.losses[i], history.gradient_norms[i]
     print(f"iteration {t:>6,}   loss {loss:.5f}   gradient norm {norm:.2e}")
-print(f"accuracy {scores[0]:.3f} on the training set, {scores[1]:.3f} on the test set")
+print(f"accuracy: training set {scores[0]:.3f}, test set {scores[1]:.3f}")
 
 # %% [markdown]
 # ## Every eigenvalue, at the start and at the end
@@ -108,20 +118,27 @@ print(f"accuracy {scores[0]:.3f} on the training set, {scores[1]:.3f} on the tes
 # %%
 spectra = [spectrum(risk.at(w).hessian()) for w in history.parameters]
 start, end = spectra[0], spectra[-1]
+rank = np.arange(1, risk.num_parameters + 1)
 for name, s in (("start", start), ("end", end)):
+    low, top = s.eigenvalues[[0, -1]]
+    print(f"{name:<6} lowest {low:.2e}, largest {top:.4f}")
     print(
-        f"{name:<6} largest {s.eigenvalues[-1]:.4f}, smallest {s.eigenvalues[0]:.2e}; "
-        f"{s.count_bulk(1e-3):,} of {risk.num_parameters:,} below 1e-3 of the largest"
+        f"       {s.count_bulk(1e-3):,} of {len(rank):,} below 1e-3 of the largest"
     )
 
-# %% tags=["remove-output"]
-rank = np.arange(1, risk.num_parameters + 1)
+# %% tags=["remove-output", "hide-input"]
 linear = figures.panel("linear axis", "rank of the eigenvalue", "eigenvalue")
 signed = figures.panel("signed logarithm", "rank of the eigenvalue", "eigenvalue")
 floor = 1e-6
 for name, s in (("start", start), ("end", end)):
-    linear.plot(*figures.thin(rank, s.eigenvalues), color=figures.COLORS[name], label=name)
-    signed.plot(*figures.thin(rank, figures.signed_log(s.eigenvalues, floor)), color=figures.COLORS[name], label=name)
+    linear.plot(
+        *figures.thin(rank, s.eigenvalues), color=figures.COLORS[name], label=name
+    )
+    signed.plot(
+        *figures.thin(rank, figures.signed_log(s.eigenvalues, floor)),
+        color=figures.COLORS[name],
+        label=name,
+    )
 lowest = min(start.eigenvalues[0], end.eigenvalues[0])
 figures.signed_log_axis(signed, floor, lowest, end.eigenvalues[-1])
 for ax in (linear, signed):
@@ -182,30 +199,37 @@ figures.number(
 #
 # The paper shows two moments. Since the Hessian here takes seconds, we look at several.
 
-# %% tags=["remove-output"]
-def threshold_counts(eigenvalues, fractions=(1e-1, 1e-2, 1e-3, 1e-4)):
-    """How many eigenvalues exceed each fraction of the largest, in magnitude."""
-    return [int((np.abs(eigenvalues) >= f * eigenvalues[-1]).sum()) for f in fractions]
 
-
-growth = figures.panel("", "iteration (0 drawn at 0.5)", "eigenvalue", xscale="log", yscale="log")
+# %% tags=["remove-output", "hide-input"]
 when = np.maximum(history.iterations, 0.5)
+xlabel = "iteration (0 drawn at 0.5)"
+growth = figures.panel("", xlabel, "eigenvalue", xscale="log", yscale="log")
 top = np.array([s.eigenvalues[::-1][:20] for s in spectra])
-for i in range(top.shape[1]):
-    growth.plot(when, top[:, i].clip(1e-6), color=figures.COLORS["H"], alpha=0.35 + 0.6 * (i < dataset.classes), lw=1)
-growth.plot(when, [-s.eigenvalues[0] for s in spectra], color=figures.COLORS["R"], ls="--", label="$-$ lowest")
+for i, curve in enumerate(top.T.clip(1e-6)):
+    strength = 0.95 if i < dataset.classes else 0.35
+    growth.plot(when, curve, color=figures.COLORS["H"], alpha=strength, lw=1)
+lowest = [-s.eigenvalues[0] for s in spectra]
+growth.plot(when, lowest, color=figures.COLORS["R"], ls="--", label="$-$ lowest")
 growth.plot([], [], color=figures.COLORS["H"], label="20 largest")
 growth.legend(loc="lower right")
-counts = figures.panel("", "iteration (0 drawn at 0.5)", "eigenvalues at least that large", xscale="log", yscale="log")
-table = np.array([threshold_counts(s.eigenvalues) for s in spectra])
-for column, f in enumerate(("0.1", "0.01", "0.001", "0.0001")):
-    counts.plot(when, table[:, column], marker="o", color=figures.SERIES[column], label=f"{f} of the largest")
+
+counts = figures.panel(
+    "", xlabel, "number of eigenvalues", xscale="log", yscale="log"
+)
+fractions = np.array([1e-1, 1e-2, 1e-3, 1e-4])
+relative = [np.abs(s.eigenvalues) / s.eigenvalues[-1] for s in spectra]
+table = np.array([(r >= fractions[:, None]).sum(1) for r in relative])
+for column, f in enumerate(fractions):
+    counts.plot(
+        when, table[:, column], "o-", label=f"at least {f:g} of the largest"
+    )
+counts.set_ylim(top=20 * table.max())  # room for the legend
 counts.legend(loc="upper right")
 figures.show(
     "fig_moments",
-    "Left, the twenty largest eigenvalues and minus the lowest one against iterations, on logarithmic "
-    "axes. Right, how many eigenvalues exceed a tenth, a hundredth, a thousandth and a ten-thousandth "
-    "of the largest, against iterations.",
+    "Left, the twenty largest eigenvalues and minus the lowest one against iterations, "
+    "on logarithmic axes. Right, how many eigenvalues exceed a tenth, a hundredth, a "
+    "thousandth and a ten-thousandth of the largest, against iterations.",
     growth,
     counts,
 )
@@ -245,20 +269,29 @@ figures.number(
 # another start; the results are kept with the book and read here. With `scale="paper"` the missing ones
 # are computed.
 
+
 # %%
-def first_look(data, hidden, examples, iterations, step_size, seed):
-    """Start and end of one run: all eigenvalues, losses, accuracies."""
-    _, risk, history, scores = trained(data, hidden, examples, iterations, step_size, seed)
-    both = [spectrum(risk.at(w).hessian()).eigenvalues for w in (history.parameters[0], history.parameters[-1])]
-    return {"eigenvalues": both, "losses": history.losses, "gradients": history.gradient_norms, "accuracies": scores}
+def first_look(**setting):
+    """Start and end of one run: all eigenvalues, losses, gradient norms, accuracies."""
+    _, risk, history, scores = trained(**setting)
+    ends = history.parameters[0], history.parameters[-1]
+    return {
+        "eigenvalues": [spectrum(risk.at(w).hessian()).eigenvalues for w in ends],
+        "losses": history.losses,
+        "gradient_norms": history.gradient_norms,
+        "accuracies": scores,
+    }
 
 
-paper_setting = {"data": "mnist", "hidden": [6, 12], "examples": 1000, "iterations": 5000, "step_size": 0.1}
+# %%
+paper_setting = {"data": "mnist", "hidden": [6, 12], "examples": 1000}
+paper_setting |= {"iterations": 5000, "step_size": 0.1}
 asked = setting if p.scale == "paper" else paper_setting
-runs = Store().sweep("01_spectrum", first_look, [{**asked, "seed": s} for s in range(p.seeds)], run=p.scale == "paper")
+grid = [{**asked, "seed": seed} for seed in range(p.seeds)]
+runs = Store().sweep("01_spectrum", first_look, grid, run=p.scale == "paper")
 print(runs.label)
 
-# %% tags=["remove-output"]
+# %% tags=["remove-output", "hide-input"]
 over_seeds = figures.panel("", "rank from the largest", "eigenvalue", yscale="log")
 shares = figures.panel("", "seed", "% of eigenvalues below 1e-3 of the largest")
 if runs:
@@ -267,9 +300,27 @@ if runs:
     first = np.arange(1, 41)
     for i, name in enumerate(("start", "end")):
         leading = values[:, i, ::-1][:, :40]
-        over_seeds.fill_between(first, leading.min(0), leading.max(0), color=figures.COLORS[name], alpha=0.3, lw=0)
-        over_seeds.plot(first, np.median(leading, 0), color=figures.COLORS[name], label=f"{name}, median and range")
-        shares.plot([q["seed"] for q in runs.parameters], bulk[:, i], "o", color=figures.COLORS[name], label=name)
+        over_seeds.fill_between(
+            first,
+            leading.min(0),
+            leading.max(0),
+            color=figures.COLORS[name],
+            alpha=0.3,
+            lw=0,
+        )
+        over_seeds.plot(
+            first,
+            np.median(leading, 0),
+            color=figures.COLORS[name],
+            label=f"{name}, median and range",
+        )
+        shares.plot(
+            [q["seed"] for q in runs.parameters],
+            bulk[:, i],
+            "o",
+            color=figures.COLORS[name],
+            label=name,
+        )
     over_seeds.legend()
     shares.legend()
 figures.show(
@@ -282,13 +333,17 @@ figures.show(
 
 # %% tags=["remove-cell"]
 figures.number(runs_label=runs.label, runs_number=len(runs))
-spread = lambda v: f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" if len(v) > 1 else "not run"  # noqa: E731
+spread = lambda v: (
+    f"{v.mean():.2f} ± {v.std(ddof=1):.2f}" if len(v) > 1 else "not run"
+)
 blank = np.zeros(0)
 figures.number(
     seeds_start=spread(bulk[:, 0] if runs else blank),
     seeds_end=spread(bulk[:, 1] if runs else blank),
     seeds_least=float(bulk.min()) if runs else float("nan"),
-    seeds_lowest=spread(100 * -values[:, 1, 0] / values[:, 1, -1] if runs else blank),
+    seeds_lowest=spread(
+        100 * -values[:, 1, 0] / values[:, 1, -1] if runs else blank
+    ),
     seeds_top=spread(values[:, 1, -1] if runs else blank),
 )
 
@@ -319,17 +374,30 @@ direction = np.random.default_rng(0).standard_normal(risk.num_parameters)
 direction /= np.linalg.norm(direction)
 product = risk.hessian() @ direction
 h = 1e-5
-shifted = [risk.at(risk.vector + sign * h * risk.vector.new_tensor(direction)).gradient().numpy() for sign in (1, -1)]
+shifted = [
+    risk.at(risk.vector + sign * h * risk.vector.new_tensor(direction))
+    .gradient()
+    .numpy()
+    for sign in (1, -1)
+]
 difference = (shifted[0] - shifted[1]) / (2 * h)
 error = np.linalg.norm(difference - product) / np.linalg.norm(product)
 print(f"central difference: relative error {error:.0e}")
 
 # %% tags=["nbval-check-output", "hide-input"]
 worst = max(max(s.certificates.values()) for s in spectra)
-print("certificates below 1e-10:", "pass" if worst < 1e-10 else f"FAIL ({worst:.1e})")
-print("central difference below 1e-5:", "pass" if error < 1e-5 else f"FAIL ({error:.1e})")
+print(
+    "certificates below 1e-10:", "pass" if worst < 1e-10 else f"FAIL ({worst:.1e})"
+)
+print(
+    "central difference below 1e-5:",
+    "pass" if error < 1e-5 else f"FAIL ({error:.1e})",
+)
 most = min(s.count_bulk() / risk.num_parameters for s in (start, end))
-print("more than 80 % of the eigenvalues below 1e-3 of the largest:", "pass" if most > 0.8 else f"does not hold ({most:.2f})")
+print(
+    "more than 80 % of the eigenvalues below 1e-3 of the largest:",
+    "pass" if most > 0.8 else f"does not hold ({most:.2f})",
+)
 
 # %% [markdown]
 # ## Limits
@@ -360,4 +428,6 @@ print("more than 80 % of the eigenvalues below 1e-3 of the largest:", "pass" if 
 from hesslib.notebook.store import code_hash, device_name, versions
 
 print(", ".join(f"{k} {v}" for k, v in versions().items()))
-print(f"computed on {device_name()}; hesslib {code_hash()}; scale {p.scale}, seed {p.seed}")
+print(
+    f"computed on {device_name()}; hesslib {code_hash()}; scale {p.scale}, seed {p.seed}"
+)

@@ -37,7 +37,16 @@ class NotebookTable(SphinxDirective):
             self.env.note_dependency(str(path))
             made = json.loads(path.read_text(encoding="utf-8"))["metadata"]["hesslib"]
             versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
-            rows.append([path.stem, made["date"], f"{made['seconds']} s", made["device"], versions, f"{made['source']} / {made['code']}"])
+            rows.append(
+                [
+                    path.stem,
+                    made["date"],
+                    f"{made['seconds']} s",
+                    made["device"],
+                    versions,
+                    f"{made['source']} / {made['code']}",
+                ]
+            )
         return [table(["notebook", "executed", "time", "device", "versions", "source / hesslib"], rows)]
 
 
@@ -52,9 +61,11 @@ class ResultsTable(SphinxDirective):
             groups.setdefault(made["name"], []).append(made)
         rows = []
         for name, runs in groups.items():
-            join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs}))  # noqa: E731
+            join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs}))
             seconds = sum(r["seconds"] for r in runs)
-            rows.append([name, str(len(runs)), f"{seconds:.0f} s", join("date"), join("device"), join("code")])
+            rows.append(
+                [name, str(len(runs)), f"{seconds:.0f} s", join("date"), join("device"), join("code")]
+            )
         if not rows:
             return [nodes.paragraph("", "No stored results yet.")]
         return [table(["experiment", "runs", "time", "date", "device", "hesslib"], rows)]

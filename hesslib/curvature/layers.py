@@ -41,6 +41,7 @@ class Layer:
 
     @property
     def width(self) -> int:
+        """Number of units."""
         return self.weight.shape[0]
 
 
@@ -57,7 +58,11 @@ def tail_of(model: nn.Module) -> list[tuple[str, nn.Linear, list]]:
     if nodes[-1].op != "output" or not isinstance(nodes[-1].args[0], fx.Node):
         return []
     node = nodes[-1].args[0]
-    while node.op in ("call_module", "call_function") and len(node.users) == 1 and isinstance(node.args[0], fx.Node):
+    while (
+        node.op in ("call_module", "call_function")
+        and len(node.users) == 1
+        and isinstance(node.args[0], fx.Node)
+    ):
         module = modules[node.target] if node.op == "call_module" else None
         if type(module) is nn.Linear:
             chain.append((node.target, module, after[::-1]))
@@ -185,7 +190,9 @@ class LayerStructure:
                 d_dot += (outer * layer.bend)[:, None] * z_dot
             block = (d_dot.reshape(-1, k * n).T @ layer.inputs).reshape(k, n, -1)
             if a_dot is not None and bent:
-                block[:, :, :fan_in] += (inner.T @ a_dot.reshape(-1, k * fan_in)).reshape(n, k, fan_in).transpose(0, 1)
+                block[:, :, :fan_in] += (
+                    (inner.T @ a_dot.reshape(-1, k * fan_in)).reshape(n, k, fan_in).transpose(0, 1)
+                )
             if layer.weight_at is not None:
                 result[:, layer.weight_at] = block[:, :, :fan_in].reshape(k, -1)
             if layer.bias_at is not None:

@@ -94,18 +94,20 @@ class CurvatureOperator(LinearOperator):
         risk, total = self.risk, torch.zeros_like(vectors)
         tangents = risk.unflatten(vectors)
         for x, y in risk.batches:
-            f = lambda p, x=x: risk.outputs(p, x)  # noqa: E731
+            f = lambda p, x=x: risk.outputs(p, x)
             if self.kind == "hessian":
                 weight = len(x) / risk.num_examples
-                scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)  # noqa: E731
+                scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)
             else:
                 with torch.no_grad():
                     f0 = f(risk.parameters)
                     if f0.ndim != 2:
-                        raise ValueError(f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}")
+                        raise ValueError(
+                            f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}"
+                        )
                     d, a = self.terms(f0, y)
                 # a function of the parameters whose Hessian is this operator; d and A held fixed
-                scalar = lambda p, f=f, f0=f0, d=d, a=a: (  # noqa: E731
+                scalar = lambda p, f=f, f0=f0, d=d, a=a: (
                     (d * f(p)).sum() + torch.einsum("nc,ncd,nd->", f(p) - f0, a, f(p) - f0) / 2
                     if bool(a.any())
                     else (d * f(p)).sum()
@@ -113,11 +115,15 @@ class CurvatureOperator(LinearOperator):
             # linear maps are set up once; only their application is batched over the vectors
             if self.kind == "ggn":
                 _, pull = vjp(f, risk.parameters)
-                _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0))  # transpose of the transpose
-                product = lambda v, a=a, pull=pull, push=push: pull(torch.einsum("ncd,nd->nc", a, push(v)[0]))[0]  # noqa: E731
+                _, push = vjp(
+                    lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0)
+                )  # transpose of the transpose
+                product = lambda v, a=a, pull=pull, push=push: pull(
+                    torch.einsum("ncd,nd->nc", a, push(v)[0])
+                )[0]
             else:
                 _, pull = vjp(grad(scalar), risk.parameters)
-                product = lambda v, pull=pull: pull(v)[0]  # noqa: E731
+                product = lambda v, pull=pull: pull(v)[0]
             parts = vmap(product)(tangents)
             total += torch.cat([parts[n].reshape(len(vectors), -1) for n in risk.parameters], 1)
         return total
@@ -145,7 +151,9 @@ class CurvatureOperator(LinearOperator):
         chunk = max(1, min(256, self.memory_budget // self.bytes_per_column))
         done = []
         for v in vectors.to(self.risk.vector).split(chunk):
-            done.append(self.structure.product(v, *self.closed_terms) if closed else self._autograd_product(v))
+            done.append(
+                self.structure.product(v, *self.closed_terms) if closed else self._autograd_product(v)
+            )
         return torch.cat(done) if done else torch.zeros_like(vectors)
 
     def __matmul__(self, other):
@@ -153,7 +161,9 @@ class CurvatureOperator(LinearOperator):
         if not isinstance(other, Tensor):
             return super().__matmul__(other)
         if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
-            raise ValueError(f"{self.name} @ V: V has shape {tuple(other.shape)}, ({self.shape[1]},) or ({self.shape[1]}, k) needed")
+            raise ValueError(
+                f"{self.name} @ V: V has shape {tuple(other.shape)}, ({self.shape[1]},) or ({self.shape[1]}, k) needed"
+            )
         rows = other[None] if other.ndim == 1 else other.T
         result = self.product(rows).to(other)
         return result[0] if other.ndim == 1 else result.T

@@ -56,11 +56,15 @@ class EmpiricalRisk:
         parameters: Iterable[str] | None = None,
     ) -> None:
         if isinstance(loss, str) and loss not in LOSSES:
-            raise ValueError(f"loss={loss!r} is unknown: give one of {', '.join(map(repr, LOSSES))} or a callable")
+            raise ValueError(
+                f"loss={loss!r} is unknown: give one of {', '.join(map(repr, LOSSES))} or a callable"
+            )
         self.model, self.loss_name = model, loss if isinstance(loss, str) else "custom"
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         everything = dict(model.named_parameters())
-        chosen = [n for n, p in everything.items() if p.requires_grad] if parameters is None else list(parameters)
+        chosen = (
+            [n for n, p in everything.items() if p.requires_grad] if parameters is None else list(parameters)
+        )
         unknown = [n for n in chosen if n not in everything]
         if unknown or not chosen:
             raise ValueError(f"parameters={unknown or chosen}: give at least one of {', '.join(everything)}")
@@ -70,7 +74,7 @@ class EmpiricalRisk:
         self.num_parameters = sum(p.numel() for p in self.parameters.values())
         first = next(iter(self.parameters.values()))
         self.dtype, self.device = first.dtype, first.device
-        as_batches = lambda data: [data] if isinstance(data, Tensor) else list(data)  # noqa: E731
+        as_batches = lambda data: [data] if isinstance(data, Tensor) else list(data)
         self.batches = list(zip(as_batches(inputs), as_batches(targets), strict=True))
         self._check_data()
         self._check_deterministic()
@@ -82,9 +86,13 @@ class EmpiricalRisk:
             if len(x) != len(y):
                 raise ValueError(f"targets: {len(y)} given for {len(x)} inputs; the numbers must agree")
             if x.is_floating_point() and x.dtype != self.dtype:
-                raise ValueError(f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them")
+                raise ValueError(
+                    f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them"
+                )
             if x.device != self.device or y.device != self.device:
-                raise ValueError(f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}")
+                raise ValueError(
+                    f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}"
+                )
             for name, data in (("inputs", x), ("targets", y)):
                 if data.is_floating_point() and not bool(torch.isfinite(data).all()):
                     raise ValueError(f"{name}: contains NaN or infinite values")
@@ -93,27 +101,42 @@ class EmpiricalRisk:
     def _check_deterministic(self) -> None:
         x, y = self.batches[0]
         buffers = {n: self.constants[n].clone() for n, _ in self.model.named_buffers()}
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), torch.no_grad():
+        with (
+            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+            torch.no_grad(),
+        ):
             outputs, again = (
-                functional_call(self.model, {**self.parameters, **self.constants, **buffers}, (x,)) for _ in range(2)
+                functional_call(self.model, {**self.parameters, **self.constants, **buffers}, (x,))
+                for _ in range(2)
             )
         for name, buffer in buffers.items():
             if not torch.equal(buffer, self.constants[name]):
-                raise RuntimeError(f"the model changes its buffer {name!r} when evaluated: call model.eval() first")
+                raise RuntimeError(
+                    f"the model changes its buffer {name!r} when evaluated: call model.eval() first"
+                )
         if not torch.allclose(outputs, again, rtol=1e-4, atol=0, equal_nan=True):
             raise RuntimeError("two evaluations of the model differ: call model.eval() to switch dropout off")
         self.num_outputs = outputs[0].numel()
         if self.loss_name == "cross_entropy":
             if outputs.ndim != 2:
-                raise ValueError(f"model: cross-entropy needs outputs of shape (N, C), got {tuple(outputs.shape)}")
+                raise ValueError(
+                    f"model: cross-entropy needs outputs of shape (N, C), got {tuple(outputs.shape)}"
+                )
             for _, y in self.batches:
-                if y.is_floating_point() or y.ndim != 1 or int(y.min()) < 0 or int(y.max()) >= self.num_outputs:
+                if (
+                    y.is_floating_point()
+                    or y.ndim != 1
+                    or int(y.min()) < 0
+                    or int(y.max()) >= self.num_outputs
+                ):
                     raise ValueError(
                         f"targets: cross-entropy needs class indices (N,) from 0 to {self.num_outputs - 1}, "
                         f"got {y.dtype} {tuple(y.shape)} from {y.min().item()} to {y.max().item()}"
                     )
         if self.loss_name == "mse" and y.shape != outputs.shape:
-            raise ValueError(f"targets: mse needs the shape of the outputs {tuple(outputs.shape)}, got {tuple(y.shape)}")
+            raise ValueError(
+                f"targets: mse needs the shape of the outputs {tuple(outputs.shape)}, got {tuple(y.shape)}"
+            )
 
     def outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs (n, C) of the model at the given values of the chosen parameters."""
@@ -166,10 +189,12 @@ class EmpiricalRisk:
             return p - F.one_hot(targets, c).to(p.dtype), torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
         if self.loss_name == "mse":
             return 2 / c * (outputs - targets), (2 / c * torch.eye(c).to(outputs)).expand(n, c, c)
-        one = lambda f, y: self.loss_function(f[None], y[None])  # noqa: E731
+        one = lambda f, y: self.loss_function(f[None], y[None])
         mean = vmap(one)(outputs, targets).mean()
         if not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5 if n else 0):
-            raise ValueError("loss: this callable is not a mean over examples, so it has no per-example curvature")
+            raise ValueError(
+                "loss: this callable is not a mean over examples, so it has no per-example curvature"
+            )
         return vmap(torch.func.grad(one))(outputs, targets), vmap(hessian(one))(outputs, targets)
 
     def hessian(self) -> CurvatureOperator:

@@ -45,7 +45,9 @@ class Spectrum:
         return int((self.eigenvalues < -tolerance).sum())
 
 
-def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, progress: bool | None = None) -> Spectrum:
+def spectrum(
+    op: CurvatureOperator, method: str = "auto", *, checkpoint=None, progress: bool | None = None
+) -> Spectrum:
     """Exact spectrum of a curvature operator, in float64 whatever the model's dtype.
 
     Certificates: ``symmetry``, the largest entry of the matrix minus its transpose; ``product``, the
@@ -78,16 +80,23 @@ def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, pr
         "frobenius": abs((eigenvalues**2).sum() - square) / max(square, 1e-300),
     }
     seconds = time.perf_counter() - start
-    return Spectrum(eigenvalues, "dense", f"the {op.shape[0]} x {op.shape[0]} matrix fits", seconds, certificates)
+    return Spectrum(
+        eigenvalues, "dense", f"the {op.shape[0]} x {op.shape[0]} matrix fits", seconds, certificates
+    )
 
 
 def matrix_certificates(op: CurvatureOperator, matrix: torch.Tensor) -> dict[str, float]:
     """Symmetry defect of a matrix, and its distance to the operator on one random vector, both relative."""
-    probe = torch.randn(op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(matrix)
+    probe = torch.randn(op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
+        matrix
+    )
     product = op._autograd_product(probe[None])[0]
     scale = max(float(matrix.abs().max()), 1e-300)
     step = max(1, 2**24 // len(matrix))
-    defect = max(float((matrix[i : i + step] - matrix[:, i : i + step].T).abs().max()) for i in range(0, len(matrix), step))
+    defect = max(
+        float((matrix[i : i + step] - matrix[:, i : i + step].T).abs().max())
+        for i in range(0, len(matrix), step)
+    )
     return {
         "symmetry": defect / scale,
         "product": float((matrix @ probe - product).norm()) / max(float(product.norm()), 1e-300),

@@ -10,7 +10,9 @@ from torch import nn
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "softplus": nn.Softplus, "gelu": nn.GELU}
 
 
-def fully_connected(sizes: Sequence[int], *, activation: str = "relu", scale: float | None = None, seed: int) -> nn.Sequential:
+def fully_connected(
+    sizes: Sequence[int], *, activation: str = "relu", scale: float | None = None, seed: int
+) -> nn.Sequential:
     """Linear layers with an activation between them, in float64.
 
     Args:
@@ -26,7 +28,10 @@ def fully_connected(sizes: Sequence[int], *, activation: str = "relu", scale: fl
         raise ValueError(f"activation={activation!r} is unknown: give one of {', '.join(ACTIVATIONS)}")
     layers: list[nn.Module] = []
     for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64), ACTIVATIONS[activation]()]
+        layers += [
+            nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64),
+            ACTIVATIONS[activation](),
+        ]
     model = nn.Sequential(*layers[:-1])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,0 +1,1 @@
+"""The book kit: parameters, stored results, figures."""

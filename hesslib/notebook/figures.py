@@ -50,6 +50,7 @@ STYLE = {
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans"],
 }
+mpl.rcParams.update(STYLE)
 
 
 def panel(title: str = "", xlabel: str = "", ylabel: str = "", **axes):
@@ -57,9 +58,8 @@ def panel(title: str = "", xlabel: str = "", ylabel: str = "", **axes):
 
     Panels are small on purpose: on a wide page they stand side by side, on a phone below each other.
     """
-    with mpl.rc_context(STYLE):
-        ax = Figure().subplots()
-        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **axes)
+    ax = Figure().subplots()
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **axes)
     return ax
 
 
@@ -76,13 +76,13 @@ def signed_log_axis(ax, floor: float, low: float, high: float) -> None:
     negative = [-v for v in positive if v <= 10 * -low]
     ticks = sorted(negative + [0.0] + positive)
     ax.set_yticks(signed_log(np.array(ticks), floor))
-    name = lambda v: "0" if v == 0 else f"{'-' if v < 0 else ''}$10^{{{int(round(np.log10(abs(v))))}}}$"  # noqa: E731
+    name = lambda v: "0" if v == 0 else f"{'-' if v < 0 else ''}$10^{{{int(round(np.log10(abs(v))))}}}$"
     ax.set_yticklabels([name(v) for v in ticks])
 
 
 def thin(x: np.ndarray, y: np.ndarray, points: int = 400) -> tuple[np.ndarray, np.ndarray]:
     """At most about ``points`` of a monotone curve, evenly along it, with both ends: what a line can show."""
-    scale = lambda v: (v - v.min()) / max(np.ptp(v), 1e-300)  # noqa: E731
+    scale = lambda v: (v - v.min()) / max(np.ptp(v), 1e-300)
     length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(scale(x)), np.diff(scale(y))))])
     keep = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(0, len(x) - 1))
     keep = np.union1d(keep, [0, len(x) - 1])
@@ -106,7 +106,7 @@ class Panels:
         """One panel as an SVG element that can stand within a page."""
         buffer = io.StringIO()
         prefix = f"{self.name}-{index}"
-        with mpl.rc_context({**STYLE, "svg.hashsalt": prefix}):
+        with mpl.rc_context({"svg.hashsalt": prefix}):
             self.figures[index].savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", buffer.getvalue(), flags=re.S)
         text = text[text.index("<svg") :].replace(INK, "currentColor")
@@ -124,8 +124,7 @@ class Panels:
         images = []
         for figure in self.figures:
             buffer = io.BytesIO()
-            with mpl.rc_context(STYLE):
-                figure.savefig(buffer, format="png", dpi=90, facecolor="white")
+            figure.savefig(buffer, format="png", dpi=90, facecolor="white")
             images.append(Image.open(buffer).convert("RGB"))
         whole = Image.new("RGB", (sum(i.width for i in images), max(i.height for i in images)), "white")
         for i, image in enumerate(images):
@@ -136,7 +135,8 @@ class Panels:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         cells = "".join(
-            f'<div style="flex:1 1 300px;max-width:520px;min-width:0">{self.svg(i)}</div>' for i in range(len(self.figures))
+            f'<div style="flex:1 1 300px;max-width:520px;min-width:0">{self.svg(i)}</div>'
+            for i in range(len(self.figures))
         )
         html = (
             f'<div role="img" aria-label="{self.alt}" class="hesslib-figure" '

@@ -109,7 +109,9 @@ def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
         if name not in ranges:
             near = difflib.get_close_matches(name, ranges, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ParameterError(f"{name} = {value!r} is not a parameter of this notebook{hint} Valid names: {', '.join(ranges)}")
+            raise ParameterError(
+                f"{name} = {value!r} is not a parameter of this notebook{hint} Valid names: {', '.join(ranges)}"
+            )
     missing = [name for name in ranges if name not in namespace]
     if missing:
         raise ParameterError(f"{', '.join(missing)}: not set; run the cell tagged 'parameters' first")

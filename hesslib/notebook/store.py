@@ -101,7 +101,9 @@ class Store:
         except (ValueError, KeyError):
             intact = False
         if not intact:
-            warnings.warn(f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=2)
+            warnings.warn(
+                f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=2
+            )
             return None
         with np.load(arrays, allow_pickle=False) as data:
             return {key: data[key] for key in data.files}, made
@@ -120,9 +122,13 @@ class Store:
             part.replace(path.with_suffix(".json"))
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise OSError(f"{self.folder}: the result of {name} could not be written ({error}); earlier ones are intact") from error
+            raise OSError(
+                f"{self.folder}: the result of {name} could not be written ({error}); earlier ones are intact"
+            ) from error
 
-    def run(self, name: str, function: Callable[..., Result], parameters: dict[str, Any]) -> tuple[Result, dict[str, Any]]:
+    def run(
+        self, name: str, function: Callable[..., Result], parameters: dict[str, Any]
+    ) -> tuple[Result, dict[str, Any]]:
         """The stored result of ``function(**parameters)``, computed and stored if it is not there."""
         found = self.load(name, parameters)
         if found is None:
@@ -133,7 +139,9 @@ class Store:
             found = self.load(name, parameters)
         return found
 
-    def sweep(self, name: str, function: Callable[..., Result], grid: Iterable[dict[str, Any]], *, run: bool) -> Sweep:
+    def sweep(
+        self, name: str, function: Callable[..., Result], grid: Iterable[dict[str, Any]], *, run: bool
+    ) -> Sweep:
         """The stored results over a list of parameter settings; with ``run`` the missing ones are computed first."""
         grid, found = list(grid), []
         for parameters in tqdm(grid, desc=name, disable=not run):
@@ -162,7 +170,9 @@ class Sweep:
     def where(self, **parameters: Any) -> Sweep:
         """The part of the sweep with the given parameters."""
         keep = [i for i, p in enumerate(self.parameters) if all(p[k] == v for k, v in parameters.items())]
-        return Sweep(self.name, [self.parameters[i] for i in keep], [(self.results[i], self.made[i]) for i in keep])
+        return Sweep(
+            self.name, [self.parameters[i] for i in keep], [(self.results[i], self.made[i]) for i in keep]
+        )
 
     @property
     def label(self) -> str:
@@ -174,4 +184,5 @@ class Sweep:
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
         devices = ", ".join(sorted({m["device"] for m in self.made}))
         code = ", ".join(sorted({m["code"] for m in self.made}))
-        return f"{len(self)} of {self.asked} stored runs of {self.name}, {when}, {seconds:.0f} s on {devices}, code {code}"
+        runs = f"{len(self)} of {self.asked} stored runs of {self.name}"
+        return f"{runs}, {when}, {seconds:.0f} s on {devices}, code {code}"

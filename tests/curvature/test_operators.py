@@ -1,0 +1,225 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import nn
+from torch.nn import functional as F
+
+from hesslib import EmpiricalRisk
+from tests.curvature.cases import CASES, distance, mlp, reference
+
+by_name = {case.name: case for case in CASES}
+
+
+def risk_of(case, **options):
+    return EmpiricalRisk(case.model, case.inputs, case.targets, case.loss, **options)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_hessian_agrees_with_torch_func(case):
+    op, exact = risk_of(case).hessian(), reference(case.model, case.inputs, case.targets, case.loss)
+    identity = torch.eye(len(exact), dtype=torch.float64)
+    assert distance(op.to_dense(), exact) < 1e-12
+    assert distance(op @ identity, exact) < 1e-12
+    assert distance(op._autograd_product(identity), exact) < 1e-12
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_two_routes_agree_for_ggn_and_residual(case):
+    risk = risk_of(case)
+    readings = ("logits", "probability") if case.loss == "cross_entropy" else ("logits",)
+    exact = reference(case.model, case.inputs, case.targets, case.loss)
+    for output in readings:
+        ggn, residual = risk.ggn(output), risk.residual(output)
+        for op in (ggn, residual):
+            rows = op._autograd_product(torch.eye(len(exact), dtype=torch.float64))
+            assert torch.allclose(op.to_dense(), rows, atol=1e-13 * float(exact.abs().max()), rtol=1e-11)
+        assert distance(ggn.to_dense() + residual.to_dense(), exact) < 1e-12
+        assert np.linalg.eigvalsh(ggn.to_dense())[0] > -1e-14
+
+
+def test_closed_form_is_used_where_it_applies_and_only_there():
+    found = {c.name: risk_of(c).hessian().structure for c in CASES}
+    assert all(
+        found[n] is not None and not found[n].head for n in ("ReLU-5-4-3", "functional", "flatten", "no-bias")
+    )
+    assert found["convolution"].head and len(found["convolution"].layers) == 2
+    assert found["shared"] is None or len(found["shared"].layers) == 1
+    assert [len(found["skip"].layers), len(found["skip"].head)] == [1, 4]
+
+
+@pytest.mark.parametrize("name", ["Tanh-5-4-6-3", "convolution", "mse"])
+def test_product_agrees_with_central_differences(name):
+    risk = risk_of(by_name[name])
+    v = torch.randn(risk.num_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    h = 1e-5
+    difference = (risk.at(risk.vector + h * v).gradient() - risk.at(risk.vector - h * v).gradient()) / (2 * h)
+    assert distance(risk.hessian() @ v, difference) < 1e-7
+
+
+def test_linear_regression_has_its_closed_form():
+    x = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    y = x.sum(1, keepdim=True)
+    op = EmpiricalRisk(nn.Linear(4, 1, bias=False).double(), x, y, "mse").hessian()
+    assert distance(op.to_dense(), 2 / 20 * x.T @ x) < 1e-14
+
+
+def test_softmax_regression_has_its_closed_form():
+    case = by_name["ReLU-5-3"]
+    p = case.model(case.inputs).detach().softmax(1)
+    x = torch.cat([case.inputs, torch.ones(11, 1, dtype=torch.float64)], 1)
+    blocks = torch.einsum("ncd,nj,nk->cjdk", torch.diag_embed(p) - p[:, :, None] * p[:, None], x, x) / 11
+    order = [c * 6 + j for c in range(3) for j in range(5)] + [c * 6 + 5 for c in range(3)]
+    assert distance(risk_of(case).hessian().to_dense(), blocks.reshape(18, 18)[order][:, order]) < 1e-13
+
+
+def test_probability_reading_is_the_empirical_fisher_matrix():
+    case = by_name["GELU-5-4-6-3"]
+    rows = []
+    for x, y in zip(case.inputs, case.targets):
+        loss = F.cross_entropy(case.model(x[None]), y[None])
+        rows.append(
+            torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(case.model.parameters()))])
+        )
+    rows = torch.stack(rows)
+    assert distance(risk_of(case).ggn("probability").to_dense(), rows.T @ rows / len(rows)) < 1e-13
+
+
+@pytest.mark.parametrize("name", ["Softplus-5-4-6-3", "convolution", "mse"])
+def test_unequal_batches_weigh_by_their_size(name):
+    case = by_name[name]
+    cut = lambda t: [t[:1], t[1:5], t[5:]]
+    whole = risk_of(case)
+    parts = EmpiricalRisk(case.model, cut(case.inputs), cut(case.targets), case.loss)
+    assert parts.loss() == pytest.approx(whole.loss(), rel=1e-13)
+    assert distance(parts.gradient(), whole.gradient()) < 1e-12
+    for make in (EmpiricalRisk.hessian, EmpiricalRisk.ggn, EmpiricalRisk.residual):
+        identity = torch.eye(whole.num_parameters, dtype=torch.float64)
+        assert distance(make(parts).to_dense(), make(whole).to_dense()) < 1e-12
+        assert distance(make(parts)._autograd_product(identity), make(whole).to_dense()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "names", [["0.weight"], ["2.bias", "0.weight"], ["2.weight", "2.bias"], ["0.bias", "4.weight"]]
+)
+def test_parameter_subset_is_a_submatrix(names):
+    case = by_name["Tanh-5-4-6-3"]
+    risk, where, start = risk_of(case, parameters=names), [], 0
+    for name, p in case.model.named_parameters():
+        where += range(start, start + p.numel()) if name in names else []
+        start += p.numel()
+    exact = reference(case.model, case.inputs, case.targets)[where][:, where]
+    assert distance(risk.hessian().to_dense(), exact) < 1e-12
+    assert distance(risk.hessian() @ torch.eye(len(where), dtype=torch.float64), exact) < 1e-12
+
+
+def test_frozen_parameters_are_left_out():
+    model = mlp(5, 4, 3).double()
+    model[0].weight.requires_grad_(False)
+    risk = EmpiricalRisk(model, torch.ones(2, 5).double(), torch.tensor([0, 1]))
+    assert risk.num_parameters == 4 + 12 + 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(columns=st.integers(1, 9), budget=st.integers(1, 40_000))
+def test_chunks_do_not_change_the_product(columns, budget):
+    case = by_name["convolution"]
+    op = risk_of(case).hessian()
+    v = torch.randn(
+        op.shape[0], columns, dtype=torch.float64, generator=torch.Generator().manual_seed(columns)
+    )
+    whole = op @ v
+    op.memory_budget = budget
+    assert distance(op @ v, whole) < 1e-13
+
+
+def test_operator_is_a_scipy_linear_operator():
+    op = risk_of(by_name["Tanh-5-4-3"]).hessian()
+    assert isinstance(op, LinearOperator) and op.dtype == np.float64
+    dense = op.to_dense().numpy()
+    v = np.random.default_rng(0).standard_normal((op.shape[0], 3))
+    assert isinstance(op @ v, np.ndarray) and isinstance(op @ torch.as_tensor(v), torch.Tensor)
+    np.testing.assert_allclose(op @ v, dense @ v, atol=1e-14)
+    np.testing.assert_allclose(op @ v[:, 0], dense @ v[:, 0], atol=1e-14)
+    np.testing.assert_allclose(op.T @ v, dense @ v, atol=1e-14)
+    np.testing.assert_allclose((op + 2 * op) @ v, 3 * dense @ v, atol=1e-13)
+    values = eigsh(op, k=2, which="LA", return_eigenvectors=False)
+    np.testing.assert_allclose(np.sort(values), np.linalg.eigvalsh(dense)[-2:], rtol=1e-9)
+
+
+def test_float32_models_stay_float32():
+    case = by_name["convolution"]
+    model = copy.deepcopy(case.model).float()
+    op = EmpiricalRisk(model, case.inputs.float(), case.targets).hessian()
+    assert op.dtype == np.float32 and op.to_dense().dtype == torch.float32
+    assert distance(op.to_dense().double(), reference(case.model, case.inputs, case.targets)) < 1e-4
+
+
+def test_callable_loss():
+    case = by_name["Tanh-5-4-3"]
+    squared = lambda f, y: ((f - F.one_hot(y, 3)) ** 4).sum(1).mean()
+    mixed = lambda f, y: F.cross_entropy(f, y) + f.mean(0).pow(3).sum()  # not a mean over examples
+    for loss in (squared, mixed):
+        op = EmpiricalRisk(case.model, case.inputs, case.targets, loss).hessian()
+        identity = torch.eye(op.shape[0], dtype=torch.float64)
+        assert distance(op.to_dense(), op._autograd_product(identity)) < 1e-12
+    with pytest.raises(ValueError, match="not a mean over examples"):
+        EmpiricalRisk(case.model, case.inputs, case.targets, mixed).ggn().to_dense()
+
+
+def test_model_is_left_as_it_was_and_the_risk_as_it_is():
+    model = (
+        nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)).double().eval()
+    )
+    model[0].weight.grad = torch.ones(4, 5).double()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    x, y = by_name["functional"].inputs, by_name["functional"].targets
+    risk = EmpiricalRisk(model, x, y)
+    dense = risk.hessian().to_dense()
+    risk.gradient()
+    after = model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before) and not model.training
+    assert torch.equal(model[0].weight.grad, torch.ones(4, 5).double()) and model[0].weight.requires_grad
+    assert torch.equal(state, torch.get_rng_state())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    with torch.no_grad():
+        model[0].weight += 1
+    assert torch.equal(risk.hessian().to_dense(), dense)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(4)])
+def test_a_model_that_is_not_deterministic_is_refused(layer):
+    model = nn.Sequential(nn.Linear(5, 4), layer, nn.Linear(4, 3)).double()
+    case = by_name["functional"]
+    with pytest.raises(RuntimeError, match=r"model\.eval\(\)"):
+        EmpiricalRisk(model, case.inputs, case.targets)
+
+
+BAD = {
+    "loss='hinge'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, "hinge"),
+    "targets: 3 given for 9": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y[:3]),
+    "from 0 to 2": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y + 1),
+    "class indices": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y.double()),
+    "dtype": lambda x, y: EmpiricalRisk(mlp(5, 3), x, y),
+    "NaN": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x / 0, y),
+    "at least one batch": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x[:0], y[:0]),
+    "0.weight, 0.bias": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, parameters=["weight"]),
+    "mse needs": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, "mse"),
+    "output='softmax'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).ggn("softmax"),
+    "needs loss='cross_entropy'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, x[:, :3], "mse").ggn(
+        "probability"
+    ),
+    "V has shape": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).hessian() @ torch.ones(4),
+    "vector: shape": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).at(torch.ones(4)),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_gets_a_clear_message(message):
+    case = by_name["functional"]
+    with pytest.raises(ValueError, match=".*".join(map(__import__("re").escape, message.split("|")))):
+        BAD[message](case.inputs, case.targets)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from hesslib.experiments.data import blobs, mnist
+
+
+def test_mnist_is_the_embedded_digits_split_without_overlap():
+    d = mnist(1000, seed=3)
+    assert d.inputs.shape == (1000, 784) and d.inputs.dtype == torch.float64
+    assert d.test_inputs.shape == (4000, 784)
+    assert torch.equal(d.targets.bincount(), torch.full((10,), 100))
+    assert float(d.inputs.min()) == 0 and float(d.inputs.max()) == 1
+    seen = {row.numpy().tobytes() for row in d.inputs}
+    assert not any(row.numpy().tobytes() in seen for row in d.test_inputs)
+
+
+def test_mnist_depends_on_its_seed_alone():
+    assert torch.equal(mnist(50, seed=1).inputs, mnist(50, seed=1).inputs)
+    assert not torch.equal(mnist(50, seed=1).inputs, mnist(50, seed=2).inputs)
+    torch.manual_seed(0)
+    first = torch.rand(1)
+    torch.manual_seed(0)
+    mnist(20, seed=5), blobs(20, 3, 4, seed=5)
+    assert torch.equal(first, torch.rand(1))
+
+
+def test_mnist_balance_is_an_option():
+    counts = mnist(200, seed=0, balanced=False).targets.bincount()
+    assert int(counts.sum()) == 200 and len(set(counts.tolist())) > 1
+    assert mnist(25, seed=0).targets.bincount().tolist().count(3) == 5
+
+
+def test_blobs_follow_the_released_recipe():
+    d = blobs(500, classes=5, dimension=20, cluster_std=2.0, seed=1)
+    both = torch.cat([d.inputs, d.test_inputs]).numpy()
+    assert d.inputs.shape == (500, 20) and d.classes == 5
+    np.testing.assert_allclose(both.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(both.std(0), 1, atol=1e-12)
+    assert set(d.targets.tolist()) == set(range(5))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mnist(5), "examples=5"),
+        (lambda: mnist(5000), "10 to 4990"),
+        (lambda: blobs(10, classes=1), "classes=1"),
+        (lambda: blobs(10, classes=11), "classes=11"),
+        (lambda: blobs(10, 2, dimension=0), "dimension=0"),
+        (lambda: blobs(10, 2, 3, cluster_std=-1.0), "cluster_std=-1.0"),
+    ],
+)
+def test_bad_sizes_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
