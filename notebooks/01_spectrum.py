@@ -211,7 +211,7 @@ for i, curve in enumerate(top.T.clip(1e-6)):
 lowest = [-s.eigenvalues[0] for s in spectra]
 growth.plot(when, lowest, color=figures.COLORS["R"], ls="--", label="$-$ lowest")
 growth.plot([], [], color=figures.COLORS["H"], label="20 largest")
-growth.legend(loc="lower right")
+growth.legend(loc="lower left")
 
 counts = figures.panel(
     "", xlabel, "number of eigenvalues", xscale="log", yscale="log"
@@ -293,7 +293,7 @@ print(runs.label)
 
 # %% tags=["remove-output", "hide-input"]
 over_seeds = figures.panel("", "rank from the largest", "eigenvalue", yscale="log")
-shares = figures.panel("", "seed", "% of eigenvalues below 1e-3 of the largest")
+shares = figures.panel("", "seed", "% below 1e-3 of the largest")
 if runs:
     values = runs.values("eigenvalues")  # (seeds, start and end, M)
     bulk = 100 * (np.abs(values) < 1e-3 * values[..., -1:]).mean(2)
@@ -323,6 +323,7 @@ if runs:
         )
     over_seeds.legend()
     shares.legend()
+    shares.xaxis.get_major_locator().set_params(integer=True)
 figures.show(
     "fig_seeds",
     "Left, the forty largest eigenvalues at the start and at the end over all stored seeds, as median and "
