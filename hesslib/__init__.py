@@ -3,8 +3,21 @@
 The package under *The Hessian of Over-Parametrized Networks, an executable book*.
 """
 
+from .curvature.lanczos import Eigenpairs, SpectralDensity, spectral_density, top_eigenpairs
+from .curvature.operators import CurvatureOperator
+from .curvature.outliers import count_outliers
 from .curvature.risk import EmpiricalRisk
 from .curvature.spectrum import Spectrum, spectrum
 
 __version__ = "0.1.0"
-__all__ = ["EmpiricalRisk", "Spectrum", "spectrum"]
+__all__ = [
+    "CurvatureOperator",
+    "Eigenpairs",
+    "EmpiricalRisk",
+    "SpectralDensity",
+    "Spectrum",
+    "count_outliers",
+    "spectral_density",
+    "spectrum",
+    "top_eigenpairs",
+]

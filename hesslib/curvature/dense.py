@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .convolution import fill_convolutions
 from .layers import Layer, LayerStructure
 from .operators import CurvatureOperator, free_memory
 
@@ -42,6 +43,8 @@ def to_dense(
     if structure is not None:
         fill_closed_form(matrix, structure, *op.closed_terms)
         where = [i for _, at in structure.head for i in range(at.start, at.stop)]
+        if where and fill_convolutions(matrix, op, structure, progress):
+            where = []
     if len(where) == 0:
         return matrix
     rows = _product_rows(op, list(where), checkpoint, progress)

@@ -18,9 +18,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+
+class Function(nn.Module):
+    """An elementwise function with its options."""
+
+    def __init__(self, function, options: dict) -> None:
+        super().__init__()
+        self.function, self.options = function, options
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply it."""
+        return self.function(z, **self.options)
+
+
 ELEMENTWISE = (
     nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.SiLU, nn.Mish,
-    nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.ReLU6, nn.Identity,
+    nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.ReLU6, nn.Identity, Function,
 )  # fmt: skip
 FUNCTIONS = {
     torch.relu, torch.tanh, torch.sigmoid, nn.functional.relu, nn.functional.tanh, nn.functional.sigmoid,
@@ -45,40 +58,54 @@ class Layer:
         return self.weight.shape[0]
 
 
-def tail_of(model: nn.Module) -> list[tuple[str, nn.Linear, list]]:
-    """The longest chain of Linear layers and elementwise activations at the model's end.
+def chain_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules (name, module) that follow one another up to the model's output, first to last.
 
-    Returns (name, layer, activations after it) from first to last, empty if there is no such chain.
+    Functions that have a module of the same meaning count as that module. The list goes back from the
+    output as far as each step has one input and is one of those known here; it may be empty.
     """
     try:
         nodes = list(fx.symbolic_trace(model).graph.nodes)
     except Exception:  # control flow that cannot be traced: no closed form, not an error
         return []
-    modules, chain, after = dict(model.named_modules()), [], []
-    if nodes[-1].op != "output" or not isinstance(nodes[-1].args[0], fx.Node):
-        return []
-    node = nodes[-1].args[0]
-    while (
-        node.op in ("call_module", "call_function")
-        and len(node.users) == 1
-        and isinstance(node.args[0], fx.Node)
-    ):
-        module = modules[node.target] if node.op == "call_module" else None
-        if type(module) is nn.Linear:
-            chain.append((node.target, module, after[::-1]))
+    modules, chain, node = dict(model.named_modules()), [], nodes[-1].args[0]
+    while isinstance(node, fx.Node) and len(node.users) == 1 and node.op.startswith("call") and node.args:
+        if node.op == "call_module":
+            chain.append((node.target, modules[node.target]))
+        elif (node.target in FUNCTIONS and len(node.args) == 1) or node.target == "flatten":
+            options = {k: v for k, v in node.kwargs.items() if k != "inplace"}
+            flat = node.target == "flatten" and node.args[1:] == (1,)
+            if node.target == "flatten" and not flat:
+                break
+            chain.append(("", nn.Flatten() if flat else Function(node.target, options)))
+        elif node.target is torch.flatten and node.args[1:] == (1,):
+            chain.append(("", nn.Flatten()))
+        else:
+            break
+        node = node.args[0]
+    return [(n, m) for n, m in chain[::-1] if not (isinstance(m, nn.Dropout) and not m.training)]
+
+
+def grouped(chain: list, kind: type) -> list[tuple[str, nn.Module, list]]:
+    """The longest end of a chain made of ``kind`` and elementwise modules, as (name, layer, activations after it)."""
+    found, after = [], []
+    for name, module in reversed(chain):
+        if type(module) is kind:
+            found.append((name, module, after[::-1]))
             after = []
         elif isinstance(module, ELEMENTWISE):
             after.append(module)
-        elif node.target in FUNCTIONS and len(node.all_input_nodes) == 1 and len(node.args) == 1:
-            kwargs = {k: v for k, v in node.kwargs.items() if k != "inplace"}
-            after.append(lambda z, f=node.target, kw=kwargs: f(z, **kw))
-        elif not (isinstance(module, nn.Dropout) and not module.training):
+        else:
             break
-        node = node.args[0]
-    names = [name for name, _, _ in chain]
-    owners = [id(p) for _, m in model.named_modules() for p in m._parameters.values() if p is not None]
-    tied = any(owners.count(id(p)) > 1 for _, layer, _ in chain for p in layer.parameters())
-    return [] if tied or len(set(names)) < len(names) else chain[::-1]
+    return found[::-1]
+
+
+def tail_of(model: nn.Module) -> list[tuple[str, nn.Linear, list]]:
+    """The chain of Linear layers and activations at the model's end; empty if there is none or layers share weights."""
+    tail = grouped(chain_of(model), nn.Linear)
+    owners = [id(p) for m in model.modules() for p in m.parameters(recurse=False)]
+    tied = any(owners.count(id(p)) > 1 for _, layer, _ in tail for p in layer.parameters())
+    return [] if tied or len({name for name, _, _ in tail}) < len(tail) else tail
 
 
 def derivatives(activations: list, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -169,7 +196,7 @@ class LayerStructure:
         matrices, z_dots, a_dots, a_dot = [], [], [], None
         for layer in self.layers:
             n, fan_in = layer.weight.shape
-            matrix = torch.zeros(k, n, layer.inputs.shape[1]).to(vectors)
+            matrix = vectors.new_zeros(k, n, layer.inputs.shape[1])
             if layer.weight_at is not None:
                 matrix[:, :, :fan_in] = vectors[:, layer.weight_at].reshape(k, n, fan_in)
             if layer.bias_at is not None:

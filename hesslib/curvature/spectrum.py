@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.linalg
 import torch
 
-from .operators import CurvatureOperator
+from . import gram
+from .lanczos import top_eigenpairs
+from .operators import CurvatureOperator, free_memory
 
 
 @dataclass(frozen=True)
@@ -50,54 +51,105 @@ def spectrum(
 ) -> Spectrum:
     """Exact spectrum of a curvature operator, in float64 whatever the model's dtype.
 
-    Certificates: ``symmetry``, the largest entry of the matrix minus its transpose; ``product``, the
-    distance between a matrix-vector product and the operator's by automatic differentiation, an
-    independent route; ``trace`` and ``frobenius``, the eigenvalues' sum against the trace and their sum
-    of squares against the squared Frobenius norm, both taken from the matrix. All are relative.
+    ``"dense"`` assembles the matrix and finds its eigenvalues. ``"gram"`` finds them from a matrix of the
+    order of the rank (``gram.py``): for G of any chain of Linear layers, for H and R with at most one hidden
+    layer and a piecewise linear activation. ``"auto"`` takes the smaller matrix of those that apply.
+
+    Certificates: ``symmetry``, the asymmetry of the matrix (gram: of the products); ``product``, the
+    distance of a matrix-vector product (gram: in closed form) to the operator's by automatic
+    differentiation, an independent route; ``trace`` and ``frobenius``, the eigenvalues' sum against the trace
+    and their sum of squares against the squared Frobenius norm, both taken before the
+    eigendecomposition; ``top`` (gram), the largest eigenvalue against Lanczos on products. All are relative.
 
     Args:
         op: a ``CurvatureOperator``.
-        method: ``"dense"``, or ``"auto"`` to choose.
+        method: ``"auto"``, ``"dense"`` or ``"gram"``.
         checkpoint, progress: as in ``to_dense``.
 
     Raises:
-        MemoryError: no exact route fits into free memory; nothing has been allocated.
+        MemoryError: the matrix does not fit into free memory; nothing has been allocated.
+        ValueError: the gram route was asked for and does not apply; the message says why.
     """
-    if method not in ("auto", "dense"):
-        raise ValueError(f"method={method!r} is unknown: give 'auto' or 'dense'")
+    if method not in ("auto", "dense", "gram"):
+        raise ValueError(f"method={method!r} is unknown: give 'auto', 'dense' or 'gram'")
+    obstacle = "" if method == "dense" else gram.why_not(op)
+    if method == "gram" and obstacle:
+        raise ValueError(f"method='gram' does not apply to {op.name}: {obstacle}")
+    m, order = op.shape[0], 0 if obstacle or method == "dense" else gram.columns(op)
+    use_gram = method == "gram" or (method == "auto" and not obstacle and order < m)
+    size, free = order if use_gram else m, free_memory(op.risk.device)
+    needed = 3 * 8 * size**2  # the matrix, a factor or copy, and work space
+    if needed > free:
+        other = (
+            "gram: " + (obstacle or f"a matrix of order {gram.columns(op)}")
+            if not use_gram
+            else f"dense: order {m}"
+        )
+        raise MemoryError(
+            f"{op.name}: eigenvalues of a matrix of order {size} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
+            f"are free; {other}. For part of the spectrum use top_eigenpairs(op, k) or spectral_density(op)"
+        )
     start = time.perf_counter()
+    if use_gram:
+        eigenvalues, sums = gram.gram_eigenvalues(op)
+        certificates = product_certificates(op, eigenvalues)
+        method, reason = "gram", f"rank at most {order}, below M = {m}"
+    else:
+        eigenvalues, sums, certificates = dense_eigenvalues(op, checkpoint, progress)
+        smallest = (
+            f"gram does not apply: {obstacle}"
+            if obstacle
+            else f"M = {m} is below the bound {order} on the rank"
+        )
+        method, reason = "dense", "asked for" if method == "dense" else smallest
+    certificates |= {
+        "trace": abs(eigenvalues.sum() - sums["trace"]) / max(np.abs(eigenvalues).sum(), 1e-300),
+        "frobenius": abs((eigenvalues**2).sum() - sums["square"]) / max(sums["square"], 1e-300),
+    }
+    certificates = {name: float(value) for name, value in certificates.items()}
+    return Spectrum(eigenvalues, method, reason, time.perf_counter() - start, certificates)
+
+
+def dense_eigenvalues(op: CurvatureOperator, checkpoint, progress) -> tuple[np.ndarray, dict, dict]:
+    """Eigenvalues of the assembled matrix, its trace and squared Frobenius norm, and certificates."""
     matrix = op.to_dense(checkpoint=checkpoint, progress=progress)
     certificates = matrix_certificates(op, matrix)
     # rows of parameters that touch no example (a pixel that is always black, a dead unit) are zero:
     # their eigenvalues are known, and the rest of the matrix is smaller
     alive = matrix.any(1)
-    inner = matrix[alive][:, alive].double().cpu().numpy()
-    trace, square = float(np.trace(inner)), float((inner**2).sum())
-    values = scipy.linalg.eigvalsh(inner, driver="evd", overwrite_a=True, check_finite=False)
-    eigenvalues = np.sort(np.concatenate([values, np.zeros(len(alive) - len(values))]))
-    certificates |= {
-        "trace": abs(eigenvalues.sum() - trace) / max(np.abs(eigenvalues).sum(), 1e-300),
-        "frobenius": abs((eigenvalues**2).sum() - square) / max(square, 1e-300),
-    }
-    seconds = time.perf_counter() - start
-    return Spectrum(
-        eigenvalues, "dense", f"the {op.shape[0]} x {op.shape[0]} matrix fits", seconds, certificates
-    )
+    inner = matrix[alive][:, alive].double()
+    del matrix
+    sums = {"trace": float(inner.trace()), "square": float(inner.square().sum())}
+    values = torch.linalg.eigvalsh(inner).cpu().numpy()
+    return np.sort(np.concatenate([values, np.zeros(op.shape[0] - len(values))])), sums, certificates
 
 
 def matrix_certificates(op: CurvatureOperator, matrix: torch.Tensor) -> dict[str, float]:
-    """Symmetry defect of a matrix, and its distance to the operator on one random vector, both relative."""
+    """Relative asymmetry of a matrix, and its distance to the operator on one random vector."""
     probe = torch.randn(op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
         matrix
     )
     product = op._autograd_product(probe[None])[0]
-    scale = max(float(matrix.abs().max()), 1e-300)
     step = max(1, 2**24 // len(matrix))
-    defect = max(
-        float((matrix[i : i + step] - matrix[:, i : i + step].T).abs().max())
-        for i in range(0, len(matrix), step)
-    )
+    parts = ((matrix[i : i + step], matrix[:, i : i + step].T) for i in range(0, len(matrix), step))
+    defect = max(float((a - b).abs().max()) for a, b in parts)
     return {
-        "symmetry": defect / scale,
-        "product": float((matrix @ probe - product).norm()) / max(float(product.norm()), 1e-300),
+        "symmetry": defect / max(float(matrix.abs().max()), 1e-300),
+        "product": float((matrix @ probe - product).norm() / product.norm().clamp_min(1e-300)),
+    }
+
+
+def product_certificates(op: CurvatureOperator, eigenvalues: np.ndarray) -> dict[str, float]:
+    """The same of an operator whose matrix is not formed, and its largest eigenvalue by Lanczos."""
+    x, y = torch.randn(2, op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
+        op.risk.vector
+    )
+    hx, hy = op.product(torch.stack([x, y]))
+    product = op._autograd_product(x[None])[0]
+    top = top_eigenpairs(op, 1, "LM").eigenvalues[0]
+    largest = eigenvalues[np.argmax(np.abs(eigenvalues))]
+    return {
+        "symmetry": float((x @ hy - y @ hx).abs() / (hx.norm() * y.norm()).clamp_min(1e-300)),
+        "product": float((hx - product).norm() / product.norm().clamp_min(1e-300)),
+        "top": abs(abs(largest) - abs(top)) / max(abs(largest), 1e-300),
     }

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -20,18 +21,8 @@ HARMLESS = ("fontawesome", "net::ERR_FAILED", "theme mode", "THEBE_JS_URL")
 def html(tmp_path_factory):
     """The book, built from the committed outputs with warnings as errors."""
     out = tmp_path_factory.mktemp("book")
-    command = [
-        sys.executable,
-        "-m",
-        "jupyter_book",
-        "build",
-        str(ROOT),
-        "--path-output",
-        str(out),
-        "-W",
-        "-n",
-        "--keep-going",
-    ]
+    program = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [program, "build", str(ROOT), "--path-output", str(out), "-W", "-n", "--keep-going"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return out / "_build" / "html"

@@ -67,6 +67,15 @@ def conv():
     )  # fmt: skip
 
 
+def relu_conv():
+    """Convolutions for which the closed form applies, with most of the options there are."""
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1, stride=2), nn.LeakyReLU(0.2),
+        nn.Conv2d(3, 2, 3, padding=2, dilation=2, bias=False), nn.ReLU(), nn.MaxPool2d(2, padding=1),
+        nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
 def make_cases() -> list[Case]:
     generator = torch.Generator().manual_seed(7)
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -99,6 +108,7 @@ def make_cases() -> list[Case]:
         Case("shared", Twice().double(), normal(9, 4), labels(9)),
         Case("flatten", nn.Sequential(nn.Flatten(), mlp(6, 4, 3)).double(), normal(9, 2, 3), labels(9)),
         Case("convolution", conv().double(), normal(6, 1, 8, 8), labels(6)),
+        Case("relu-convolution", relu_conv().double(), normal(6, 1, 8, 8), labels(6)),
     ]
     return cases
 

@@ -1,0 +1,53 @@
+"""Rules that draw the line between outliers and bulk (paper, Appendix A)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+RULES = ("gap", "ratio", "elbow", "threshold")
+
+
+def count_outliers(eigenvalues: np.ndarray, rule: str, cutoff: float | None = None) -> int:
+    """Number of large eigenvalues, by one of the paper's rules.
+
+    With lambda_1 >= lambda_2 >= ... the count is the i that maximises
+
+    * ``"gap"``: lambda_i - lambda_{i+1};
+    * ``"ratio"``: lambda_i / lambda_{i+1}, among eigenvalues above ``cutoff`` (default: 1e-6 of the largest,
+      since below rounding error ratios mean nothing);
+    * ``"elbow"``: the distance of the scree plot (rank, log lambda) from the chord between its ends, both
+      axes scaled to [0, 1], over eigenvalues above ``cutoff`` (default as for ratio);
+
+    or, with ``"threshold"``, the number of eigenvalues above ``cutoff``, which must then be given.
+
+    Args:
+        eigenvalues: (M,), in any order.
+        rule: the name of the rule.
+        cutoff: see above.
+
+    Raises:
+        ValueError: unknown rule, missing cutoff, or no positive eigenvalue to count.
+
+    Example:
+        >>> count_outliers([5.0, 4.0, 0.1, 0.09, 0.0], "gap")
+        2
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule={rule!r} is unknown: give one of {', '.join(map(repr, RULES))}")
+    values = np.sort(np.asarray(eigenvalues, dtype=float))[::-1]
+    if rule == "threshold":
+        if cutoff is None:
+            raise ValueError("cutoff: rule='threshold' needs one")
+        return int((values > cutoff).sum())
+    if len(values) < 2 or not values[0] > 0:
+        raise ValueError("eigenvalues: a rule needs at least two, and a positive one among them")
+    if rule == "gap":
+        return int(np.argmax(-np.diff(values))) + 1
+    values = values[values > (1e-6 * values[0] if cutoff is None else cutoff)]
+    if len(values) < 3:
+        return len(values)
+    if rule == "ratio":
+        return int(np.argmax(values[:-1] / values[1:])) + 1
+    x = np.linspace(0, 1, len(values))
+    y = np.log(values / values[-1]) / np.log(values[0] / values[-1]) if values[0] > values[-1] else 1 - x
+    return int(np.argmax(1 - x - y))
