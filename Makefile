@@ -1,12 +1,13 @@
 # make book   install, execute the chapters, build the HTML      make html   HTML from the committed outputs
 # make test   install, lint and run every test                   make paper  run the chapters at the paper's sizes
+# make bench  compare hesslib with other libraries
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 HTML := _build/html/index.html
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book html paper run test lint clean
+.PHONY: book html paper run test lint bench clean
 
 book: run html
 
@@ -31,6 +32,9 @@ lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+bench: .venv/peers.stamp
+	$(BIN)/python -m hesslib bench
+
 clean:
 	rm -rf _build .venv
 
@@ -50,4 +54,8 @@ clean:
 
 .venv/test.stamp: pyproject.toml .venv/book.stamp
 	$(BIN)/pip install -q -e '.[book,test]'
+	@touch $@
+
+.venv/peers.stamp: pyproject.toml .venv/book.stamp
+	$(BIN)/pip install -q -e '.[book,peers]'
 	@touch $@

@@ -30,9 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     run.add_argument("--jobs", type=int, default=1, help="notebooks executed at a time")
     run.add_argument("-o", "--output", type=Path, help="folder for the executed notebooks")
+    bench = commands.add_parser(
+        "bench", help="compare with other libraries", description="Run the benchmark."
+    )
+    bench.add_argument("--rounds", type=int, default=3, help="measurements of each contender (default 3)")
     options = parser.parse_args(arguments)
     try:
-        return run_command(options)
+        return {"run": run_command, "bench": bench_command}[options.command](options)
     except ParameterError as error:
         print(f"hesslib: {error}", file=sys.stderr)
         return 2
@@ -55,3 +59,11 @@ def run_command(options: argparse.Namespace) -> int:
     if failed:
         print(f"failed: {', '.join(failed)}; their earlier outputs are as they were", file=sys.stderr)
     return 1 if failed else 0
+
+
+def bench_command(options: argparse.Namespace) -> int:
+    """``hesslib bench``."""
+    from . import benchmark
+
+    benchmark.run(options.rounds)
+    return 0

@@ -71,8 +71,50 @@ class ResultsTable(SphinxDirective):
         return [table(["experiment", "runs", "time", "date", "device", "hesslib"], rows)]
 
 
+class BenchmarkTable(SphinxDirective):
+    """The stored benchmark, a table for each task."""
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / "book" / "benchmark.json"
+        self.env.note_dependency(str(path))
+        report = json.loads(path.read_text(encoding="utf-8"))
+        versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+        where = f"Measured {report['date']} on {report['device']}; {versions}; hesslib {report['code']}; "
+        found = [nodes.paragraph("", where + f"median of {report['rounds']} rounds.")]
+        for task, lines in report["tasks"].items():
+            ours = lines[0]["seconds"]
+            rows = []
+            for line in lines:
+                if "failed" in line:
+                    rows.append([line["what"], "failed", "", "", line["failed"]])
+                    continue
+                scaled = f" (from {line['columns']} of {line['of']:,} columns)" if "columns" in line else ""
+                error = f"{line['error']:.0e}" if line.get("error") else ""
+                ratio = f"{line['seconds'] / ours:.1f}"
+                rows.append(
+                    [
+                        line["what"] + scaled,
+                        f"{line['seconds']:.2f} s",
+                        ratio,
+                        f"{line['peak_gib']:.1f} GiB",
+                        error,
+                    ]
+                )
+            if task.startswith("dense, 100"):
+                limit = report["limit"]["seconds"]
+                rows.append(
+                    [f"Limit: {report['limit']['what']}", f"{limit:.2f} s", f"{limit / ours:.1f}", "", ""]
+                )
+            found += [
+                nodes.rubric("", task.capitalize()),
+                table(["", "time", "ratio", "peak memory", "error"], rows),
+            ]
+        return found
+
+
 def setup(app):
     app.connect("builder-inited", copy_mathjax)
     app.add_directive("notebook-table", NotebookTable)
     app.add_directive("results-table", ResultsTable)
+    app.add_directive("benchmark-table", BenchmarkTable)
     return {"parallel_read_safe": True, "version": "1"}

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from scipy.linalg import lapack
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .operators import CurvatureOperator
 
@@ -126,8 +127,14 @@ def cholesky(gram: Tensor) -> tuple[Tensor, Tensor]:
     ).long()
 
 
-def gram_eigenvalues(op: CurvatureOperator) -> tuple[np.ndarray, dict[str, float]]:
+def gram_eigenvalues(
+    op: CurvatureOperator, progress: bool | None = None
+) -> tuple[np.ndarray, dict[str, float]]:
     """All M eigenvalues, ascending, and the trace and squared Frobenius norm from the small matrix."""
+    stages = iter(
+        tqdm(["inner products", "factor", "eigenvalues"], op.name, delay=2, disable=progress is False)
+    )
+    next(stages)
     gram, signs = gram_matrix(op)
     gram, signs = gram.double(), signs.double()
     trace = float(signs @ gram.diagonal())
@@ -135,6 +142,7 @@ def gram_eigenvalues(op: CurvatureOperator) -> tuple[np.ndarray, dict[str, float
         float((part.square() * s[:, None]).sum(0) @ signs)
         for part, s in zip(gram.split(512), signs.split(512))
     )
+    next(stages)
     lower, order = cholesky(gram)
     del gram
     # the eigenvalues of S L L' are those of L' S L, whose upper half is summed over the rows where both
@@ -145,6 +153,8 @@ def gram_eigenvalues(op: CurvatureOperator) -> tuple[np.ndarray, dict[str, float
         stop = min(rank, start + 1024)
         small[:stop, start:stop] = lower[start:, :stop].T @ (signs[start:, None] * lower[start:, start:stop])
     del lower
+    next(stages)
     values = torch.linalg.eigvalsh(small, UPLO="U").cpu().numpy()
+    next(stages, None)
     eigenvalues = np.sort(np.concatenate([values, np.zeros(op.shape[0] - len(values))]))
     return eigenvalues, {"trace": trace, "square": square}

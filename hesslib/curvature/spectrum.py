@@ -91,7 +91,7 @@ def spectrum(
         )
     start = time.perf_counter()
     if use_gram:
-        eigenvalues, sums = gram.gram_eigenvalues(op)
+        eigenvalues, sums = gram.gram_eigenvalues(op, progress)
         certificates = product_certificates(op, eigenvalues)
         method, reason = "gram", f"rank at most {order}, below M = {m}"
     else:

@@ -56,12 +56,18 @@ def mnist(examples: int = 1000, seed: int = 0, *, balanced: bool = True) -> Data
 
 
 def blobs(
-    examples: int = 1000, classes: int = 10, dimension: int = 100, cluster_std: float = 1.0, seed: int = 0
+    examples: int = 1000,
+    classes: int = 10,
+    dimension: int = 100,
+    cluster_std: float = 1.0,
+    seed: int = 0,
+    *,
+    separation: float = 0.0,
 ) -> Dataset:
     """Gaussian clusters by the recipe of the paper's authors' released code (Section 3.1, Appendix A).
 
-    2N points from scikit-learn's ``make_blobs`` with centres uniform in [-10, 10]^d, standardised
-    feature by feature over all of them; the first half is the training set.
+    2N points from scikit-learn's ``make_blobs``, standardised feature by feature over all of them; the first
+    half is the training set.
 
     Args:
         examples: size N of the training set.
@@ -69,12 +75,23 @@ def blobs(
         dimension: number d of features.
         cluster_std: standard deviation of each cluster before standardising.
         seed: of centres and points.
+        separation: 0 draws the centres uniformly in [-10, 10]^d, as the released code does, which leaves
+            their distances to chance; a positive number puts all of them at that distance from each
+            other, in units of ``cluster_std`` (needs classes <= dimension).
     """
     if not 2 <= classes <= examples:
         raise ValueError(f"classes={classes}: give 2 to examples={examples}")
-    if dimension < 1 or cluster_std <= 0:
+    if dimension < 1 or not cluster_std > 0:
         raise ValueError(f"dimension={dimension}, cluster_std={cluster_std}: both must be positive")
-    x, y = make_blobs(2 * examples, dimension, centers=classes, cluster_std=cluster_std, random_state=seed)
+    if not separation >= 0 or (separation and classes > dimension):
+        raise ValueError(
+            f"separation={separation}: give at least 0, and with it no more classes than dimension={dimension}"
+        )
+    centers = classes
+    if separation:  # orthogonal directions of random orientation
+        normal = np.random.default_rng(seed).standard_normal((dimension, classes))
+        centers = np.linalg.qr(normal)[0].T * separation * cluster_std / np.sqrt(2)
+    x, y = make_blobs(2 * examples, dimension, centers=centers, cluster_std=cluster_std, random_state=seed)
     x = (x - x.mean(0)) / x.std(0)
     inputs, labels, n = torch.as_tensor(x), torch.as_tensor(y).long(), examples
     return Dataset(inputs[:n], labels[:n], inputs[n:], labels[n:], classes, "Gaussian blobs")

@@ -158,3 +158,11 @@ def number(**values) -> None:
 
     for name, value in values.items():
         glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
+
+
+def table(head: list[str], rows: list[list]) -> None:
+    """Show a table: a heading for each column, and rows of text or numbers already formatted."""
+    from IPython.display import Markdown, display
+
+    lines = [head, ["---"] * len(head), *rows]
+    display(Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)))

@@ -40,6 +40,16 @@ def test_blobs_follow_the_released_recipe():
     assert set(d.targets.tolist()) == set(range(5))
 
 
+def test_separation_is_the_distance_between_centres():
+    d = blobs(4000, classes=4, dimension=12, cluster_std=2.0, seed=0, separation=10.0)
+    # undo the standardisation's scale through the within-cluster deviation, which is known
+    x, y = torch.cat([d.inputs, d.test_inputs]), torch.cat([d.targets, d.test_targets])
+    means = torch.stack([x[y == c].mean(0) for c in range(4)])
+    within = torch.stack([x[y == c].std(0) for c in range(4)]).mean(0)
+    distances = torch.pdist(means / within)
+    assert torch.allclose(distances, torch.full_like(distances, 10.0), rtol=0.03)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -49,6 +59,8 @@ def test_blobs_follow_the_released_recipe():
         (lambda: blobs(10, classes=11), "classes=11"),
         (lambda: blobs(10, 2, dimension=0), "dimension=0"),
         (lambda: blobs(10, 2, 3, cluster_std=-1.0), "cluster_std=-1.0"),
+        (lambda: blobs(10, 5, 3, separation=2.0), "separation=2.0"),
+        (lambda: blobs(10, 2, 3, separation=-2.0), "separation=-2.0"),
     ],
 )
 def test_bad_sizes_are_refused(make, message):
