@@ -44,7 +44,7 @@ def test_package_stays_thin():
     count = lambda *parts: sum(
         len(p.read_text().splitlines()) for p in ROOT.joinpath("hesslib", *parts).rglob("*.py")
     )
-    assert count() <= 3000 and count("curvature") <= 1300
+    assert count() <= 3200 and count("curvature") <= 1750
 
 
 def test_wings_import_only_what_they_may():
