@@ -94,7 +94,11 @@ def command(*arguments, cwd):
     )
 
 
-SMOKE = {"01_spectrum": ["-p", "data=blobs", "-p", "hidden=[3]", "-p", "seed=4"]}
+SMOKE = {
+    "01_spectrum": ["-p", "data=blobs", "-p", "hidden=[3]", "-p", "seed=4"],
+    "02_ggn": ["-p", "examples=25", "-p", "seed=1"],
+    "04_size": ["-p", "widths=[3]", "-p", "seed=2"],
+}
 
 
 @pairs
