@@ -331,7 +331,9 @@ sizes.plot(
     label="largest distance of H to G",
 )
 sizes.legend(fontsize=8)
-shares = figures.panel("shares", "iteration", "", xscale="log", ylim=(0, None))
+shares = figures.panel(
+    "overlap and ratios", "iteration", "", xscale="log", yscale="log"
+)
 shares.plot(
     when,
     shared,
@@ -347,7 +349,7 @@ shares.plot(
     color=figures.COLORS["theory"],
     label="R to G, probability",
 )
-shares.legend(fontsize=8)
+shares.legend(fontsize=8, loc="lower left")
 correlation = figures.panel(
     "correlation", "iteration", "", xscale="log", yscale="log"
 )

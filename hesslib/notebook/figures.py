@@ -135,12 +135,11 @@ class Panels:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         cells = "".join(
-            f'<div style="flex:1 1 300px;max-width:520px;min-width:0">{self.svg(i)}</div>'
-            for i in range(len(self.figures))
+            f'<div style="width:100%;max-width:520px">{self.svg(i)}</div>' for i in range(len(self.figures))
         )
         html = (
             f'<div role="img" aria-label="{self.alt}" class="hesslib-figure" '
-            f'style="display:flex;flex-wrap:wrap;gap:8px;justify-content:center">{cells}</div>'
+            f'style="display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:8px;justify-items:center">{cells}</div>'
         )
         return {"text/html": html, "image/png": self.png(), "text/plain": self.alt}
 
