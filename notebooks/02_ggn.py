@@ -109,32 +109,30 @@ def trained(hidden, examples, iterations, step_size, seed):
 # %%
 def terms(risk):
     """The spectra of H and of both terms in both readings, at one moment."""
-    operators = {
-        "H": risk.hessian(),
-        "G": risk.ggn("logits"),
-        "R": risk.residual("logits"),
-        "G_p": risk.ggn("probability"),
-        "R_p": risk.residual("probability"),
-    }
+    operators = {"H": risk.hessian()}
+    for reading, mark in (("logits", ""), ("probability", "_p")):
+        operators["G" + mark] = risk.ggn(reading)
+        operators["R" + mark] = risk.residual(reading)
     return {name: spectrum(op).eigenvalues for name, op in operators.items()}
 
 
-setting = {
-    k: getattr(p, k) for k in ("hidden", "examples", "iterations", "step_size")
-}
+def size(values):
+    """Spectral norm, from the eigenvalues."""
+    return max(abs(values[0]), abs(values[-1]))
+
+
+# %%
+names = ("hidden", "examples", "iterations", "step_size")
+setting = {name: getattr(p, name) for name in names}
 risk, history = trained(**setting, seed=p.seed)
 along = [terms(risk.at(w)) for w in history.parameters]
 start, end = along[0], along[-1]
 m, n, c = risk.num_parameters, risk.num_examples, risk.num_outputs
-print(
-    f"M = {m:,}, N = {n:,}, C = {c}; M - N = {m - n:,}, M - N(C - 1) = {m - n * (c - 1):,}"
-)
-for t, loss, s in zip(history.iterations, history.losses, along, strict=True):
-    sizes = {k: max(abs(v[0]), abs(v[-1])) for k, v in s.items()}
-    print(
-        f"iteration {t:>5,}  loss {loss:.4f}  "
-        + "  ".join(f"|{k}| {v:.3g}" for k, v in sizes.items())
-    )
+print(f"M = {m:,}, N = {n:,}, C = {c}")
+print(f"M - N = {m - n:,}, M - N(C - 1) = {m - n * (c - 1):,}")
+print("norms at  " + "".join(f"{k:>9}" for k in start))
+for t, s in zip(history.iterations, along):
+    print(f"{t:>8,}  " + "".join(f"{size(v):>9.3g}" for v in s.values()))
 
 # %% tags=["remove-output", "hide-input"]
 rank = np.arange(1, m + 1)
@@ -165,7 +163,6 @@ figures.show(
 )
 
 # %% tags=["remove-cell"]
-size = lambda v: max(abs(v[0]), abs(v[-1]))
 weyl = np.array([size(s["R"]) for s in along])
 moved = np.array([np.abs(s["H"] - s["G"]).max() for s in along])
 weyl_p = np.array([size(s["R_p"]) for s in along])
@@ -215,6 +212,7 @@ def small_network(examples, iterations, seed):
     return EmpiricalRisk(model, pooled, data.targets)
 
 
+# %%
 under_risk = small_network(4 * p.examples, p.iterations, p.seed)
 under = terms(under_risk)
 

@@ -306,50 +306,47 @@ figures.number(
 
 
 # %%
-def negatives(
-    classes,
-    width,
-    seed,
-    iterations,
-    activation="relu",
-    depth=1,
-    loss="cross_entropy",
+def small(
+    classes, width, seed, iterations, *, depth=1, loss="cross_entropy", **options
 ):
-    """Eigenvalues below -1e-12 of the largest magnitude: of H, of R, and the bound."""
+    """The risk of a small network on few digits."""
     data = mnist(200, seed=seed)
     keep = data.targets < classes
     x, y = data.inputs[keep], data.targets[keep]
-    model = fully_connected(
-        [784, *[width] * depth, classes], activation=activation, seed=seed
-    )
-    if iterations:
-        train(model, x, y, step_size=0.1, iterations=iterations, progress=False)
+    sizes = [784, *[width] * depth, classes]
+    model = fully_connected(sizes, seed=seed, **options)
+    train(model, x, y, step_size=0.1, iterations=iterations, progress=False)
     y = torch.eye(classes).double()[y] if loss == "mse" else y
-    risk = EmpiricalRisk(model, x, y, loss)
-    both = [spectrum(op).eigenvalues for op in (risk.hessian(), risk.residual())]
-    return *(int((v < -1e-12 * abs(v).max()).sum()) for v in both), (
-        classes - 1
-    ) * width
+    return EmpiricalRisk(model, x, y, loss)
 
 
 # %%
+def negatives(classes, width, seed, iterations, **options):
+    """Eigenvalues below -1e-12 of the largest magnitude: of H, of R; and the bound."""
+    risk = small(classes, width, seed, iterations, **options)
+    both = [spectrum(op).eigenvalues for op in (risk.hessian(), risk.residual())]
+    counts = [int((v < -1e-12 * abs(v).max()).sum()) for v in both]
+    return *counts, (classes - 1) * width
+
+
+# %%
+from itertools import product
+
 trials = {"smoke": 1, "quick": 2, "paper": 5}[p.scale]
-tried = []
-for classes in (2, 4, 10):
-    for width in (3, 6):
-        for t in (0, 100, 1000):
-            for s in range(trials):
-                tried.append((classes, width, t, *negatives(classes, width, s, t)))
-tried = np.array(tried)
+space = product((2, 4, 10), (3, 6), (0, 100, 1000), range(trials))
+tried = np.array([(k, w, t, *negatives(k, w, s, t)) for k, w, t, s in space])
 of_h, of_r, bound = tried[:, 3:].T
 print(f"{len(tried)} networks: bound respected by {(of_r <= bound).sum()}")
 print(f"R has as many negatives as the bound says: {(of_r == bound).mean():.0%}")
 print(f"H has as many negatives as R: {(of_h == of_r).mean():.0%}")
-outside = {
-    "tanh": negatives(4, 6, 0, 100, activation="tanh"),
-    "two hidden layers": negatives(4, 6, 0, 100, depth=2),
-    "squared error": negatives(4, 6, 0, 100, loss="mse"),
+
+# %%
+cases = {
+    "tanh": {"activation": "tanh"},
+    "two hidden layers": {"depth": 2},
+    "squared error": {"loss": "mse"},
 }
+outside = {name: negatives(4, 6, 0, 100, **case) for name, case in cases.items()}
 for name, (h, r, b) in outside.items():
     print(f"{name:<18} H {h:>4}, R {r:>4}, (C - 1) h = {b}")
 
