@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
 import hashlib
 import os
 import re
@@ -70,9 +72,10 @@ def check_names(node: nbformat.NotebookNode, name: str, parameters: dict[str, An
     declared = re.findall(r"^(\w+)\s*:", cells[0].source, re.M) if len(cells) == 1 else []
     unknown = [p for p in parameters if p not in declared]
     if unknown:
-        raise ParameterError(
-            f"{name}: {', '.join(unknown)} is not a parameter; valid names: {', '.join(declared)}"
-        )
+        near = difflib.get_close_matches(unknown[0], declared, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        valid = ", ".join(declared)
+        raise ParameterError(f"{name}: {', '.join(unknown)} is not a parameter{hint}; valid names: {valid}")
 
 
 def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat.NotebookNode:
@@ -106,6 +109,21 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
     return node
 
 
+def same(node: nbformat.NotebookNode, output: Path) -> bool:
+    """Whether a notebook differs from the file in nothing but when it was run and for how long."""
+
+    def content(nb):
+        nb = copy.deepcopy(nb)
+        for key in ("date", "seconds"):
+            nb.metadata.get("hesslib", {}).pop(key, None)
+        return nbformat.writes(nb)
+
+    try:
+        return content(nbformat.read(output, as_version=4)) == content(node)
+    except (OSError, ValueError):
+        return False
+
+
 def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int) -> Outcome:
     """Execute one notebook. The output file is replaced only if every cell succeeded."""
     print(f"{source.stem:<20} running", flush=True)
@@ -122,16 +140,18 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
             cwd=NOTEBOOKS,
             progress_bar=False,
             kernel_name="python3",
-            extra_arguments=["--log-level=40"],
+            extra_arguments=["--log-level=50"],
         )
     except PapermillExecutionError as error:
         lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
         state, message = "failed", lines[-1]
     seconds = time.perf_counter() - start
     if state == "done":
-        part = output.with_suffix(".part")
-        nbformat.write(clean(node, source, seconds), part)
-        part.replace(output)
+        node = clean(node, source, seconds)
+        if not same(node, output):
+            part = output.with_suffix(".part")
+            nbformat.write(node, part)
+            part.replace(output)
     print(f"{source.stem:<20} {state:<8} {seconds:6.1f} s  {message}", flush=True)
     return Outcome(source.stem, state, seconds, output, message)
 

@@ -241,6 +241,12 @@ promise = bool(
     and zeros(end["G"]) >= m - n * (c - 1)
     and zeros(under["G_p"]) >= under_risk.num_parameters - under_risk.num_examples
 )
+x, _ = risk.batches[0]
+active = int(
+    (x @ risk.parameters["0.weight"].T + risk.parameters["0.bias"] > 0).sum()
+)
+later = m - risk.parameters["0.weight"].numel() - risk.parameters["0.bias"].numel()
+structural = min(active + later, n * (c - 1))
 figures.number(
     zeros_h=zeros(end["H"]),
     zeros_gp=zeros(end["G_p"]),
@@ -248,6 +254,8 @@ figures.number(
     dead=int(784 - mnist(p.examples, seed=p.seed).inputs.any(0).sum())
     * p.hidden[0],
     promised_g=max(m - n * (c - 1), 0),
+    structural=structural,
+    structural_zeros=max(m - structural, 0),
     zeros_g=zeros(end["G"]),
     zeros_under=zeros(under["G_p"]),
     under_m=under_risk.num_parameters,
@@ -259,8 +267,10 @@ figures.number(
 # ({glue:text}`zeros_gp:,` found), and that of the logits, $M - N(C-1) = $ {glue:text}`promised_g:,`
 # ({glue:text}`zeros_g:,` found); with $C$ classes the latter is the one that applies to the matrix
 # $H$ comes close to, so 'at least $M - N$ trivial eigenvalues' is too many by $N(C-2)$ if it is read as a statement on the Gauss-Newton matrix. In
-# fact there are more zeros than promised, for reasons that no bound knows: {glue:text}`dead:,` parameters belong to pixels that are
-# black in every digit. $H$ itself has {glue:text}`zeros_h:,` zeros. With $M < N$ ({glue:text}`under_m` parameters,
+# fact there are more zeros than promised, since the bound knows only $N$ and $C$. The gradients of an example in the first layer are
+# multiples of its pixels, one for each of the few units that are active on it; counting active pairs of unit and example, and the
+# weights of the later layers, the rank is at most {glue:text}`structural:,`, which leaves {glue:text}`structural_zeros:,` zeros.
+# $H$ itself has {glue:text}`zeros_h:,`; {glue:text}`dead:,` of them belong to pixels that are black in every digit. With $M < N$ ({glue:text}`under_m` parameters,
 # {glue:text}`under_n:,` examples) nothing is promised, and the probability reading has {glue:text}`zeros_under` zeros.
 
 # %% [markdown]
@@ -402,7 +412,7 @@ figures.number(
 # {glue:text}`rest_start:.0f` % of its Frobenius norm at the start and {glue:text}`rest:.0f` % at the end (over seeds see the table below):
 # the product of the means does not vanish before $R$ does, so a small average gradient is not what makes $R$ small.
 # Both fall together with the mean norm of $d_n$, from {glue:text}`misfit_start:.2f` to {glue:text}`misfit_end:.4f`: the examples are
-# fitted one by one. A network that cannot fit its training set keeps its second term.
+# fitted one by one.
 #
 # In the probability reading the second term does not become small at all, it takes over: $\|R\|/\|G\|$ is {glue:text}`ratio_p_end:.0f` at the end,
 # against {glue:text}`ratio_end:.3f` with the logits. For a fitted example $p_y \approx 1$, so $\ell' = -1/p_y \approx -1$ stays, and so does the
@@ -460,8 +470,8 @@ figures.number(
 # {glue:text}`norm_g2:.1e` to a trace of {glue:text}`fisher_trace:.1e`.
 # ```
 #
-# **Reading.** The noise of the gradients has its own few large directions, and they are those of $H$: the leading eigenspaces
-# overlap to {glue:text}`fisher_overlap:.2f`. But its size is another: {glue:text}`fisher_top:.2e` against {glue:text}`h_top:.2e`. The
+# **Reading.** The noise of the gradients has few large directions, and they are nearly those of $H$: the leading eigenspaces
+# overlap to {glue:text}`fisher_overlap:.2f`. Its size is another: the largest eigenvalue is {glue:text}`fisher_top:.2e`, that of $H$ {glue:text}`h_top:.2e`. The
 # probability of a fitted example is nearly one, its gradient is of the order of $1 - p$, and the second moment of the order of $(1-p)^2$,
 # while the Gauss-Newton matrix is of the order of $1-p$.
 
@@ -510,7 +520,7 @@ measured += [
     "zeros of G (probability)",
     "zeros of G (logits)",
     "zeros of H",
-    "lowest to largest eigenvalue of H",
+    "minus the lowest to the largest eigenvalue of H",
 ]
 rows = []
 for i, name in enumerate(measured):
@@ -524,11 +534,16 @@ figures.table(
 )
 
 # %% [markdown]
-# The table repeats the measures on {glue:text}`stored` (mean and standard deviation). With $N = 1000$ the logits promise no zeros,
-# since $N(C-1) > M$, and the probability reading promises 3,924.
+# **Reading.** The table repeats the measures on {glue:text}`stored` (mean and standard deviation). The ratio of $R$ to $G$ falls by
+# two orders of magnitude with the logits and rises by two in the probability reading, in every run. Without correlation
+# $R$ would be {glue:text}`rest_low:.2f` to {glue:text}`rest_high:.2f` times as large as it is at the end: in none of the runs is a vanishing mean
+# of $d_n$ what makes it small. The logits promise no zeros here, since $N(C-1) > M$, and yet there are nearly two thousand, for the reason
+# given above; the probability reading keeps its promise of $M - N$. The lowest eigenvalue (last line, without its sign) is of the order of
+# the largest at the start and a thousandth of it or less at the end.
 
 # %% tags=["remove-cell"]
-figures.number(stored=runs.label)
+share = runs.values("measures")[:, 1, 4] if runs else np.zeros(1)
+figures.number(stored=runs.label, rest_low=share.min(), rest_high=share.max())
 
 # %% [markdown]
 # ## Checks
@@ -566,13 +581,14 @@ print(
 #
 # ## Try it
 #
-# ::::{admonition} Exercise: labels that cannot be learnt
+# ::::{admonition} Exercise: stop early
 # :class: tip
 # The second term fades because the examples are fitted. Predict the ratio of $R$ to $G$ at the end if training stops after 30
 # iterations; then run with `-p iterations 30`.
 #
 # :::{dropdown} Answer
-# It stays of the order of one: the examples are not yet fitted, and $R$ is as large as at the start.
+# $R$ is then larger than at the start, since the weights have grown and the examples are not yet fitted; the ratio is
+# lower all the same, because $G$ has grown more. What makes $R$ itself small comes later, when the examples are fitted.
 # :::
 # ::::
 #

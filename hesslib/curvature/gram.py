@@ -27,8 +27,11 @@ from .operators import CurvatureOperator
 def why_not(op: CurvatureOperator) -> str:
     """Why the gram route does not apply to an operator; empty if it does."""
     structure = op.structure
-    if structure is None or structure.head:
-        return "the model is not a chain of Linear layers and elementwise activations"
+    if structure is None:
+        return "the model does not end in a chain of Linear layers and elementwise activations"
+    if structure.head:
+        names = ", ".join(name for name, _ in structure.head)
+        return f"parameters outside the chain of Linear layers at the model's end: {names}"
     if any(layer.weight_at is None for layer in structure.layers):
         return "not every layer's weight is among the chosen parameters"
     if any(

@@ -83,7 +83,7 @@ def top_eigenpairs(
         seed: of the start vector.
 
     Raises:
-        ValueError: k or which out of range.
+        ValueError: k, which or max_products out of range.
 
     Example:
         >>> import numpy as np
@@ -95,6 +95,8 @@ def top_eigenpairs(
     m = op.shape[0]
     if not 1 <= k <= m:
         raise ValueError(f"k={k}: give 1 to M={m}")
+    if max_products < k:
+        raise ValueError(f"max_products={max_products}: k={k} pairs need at least as many")
     keys = {"LA": lambda t: -t, "SA": lambda t: t, "LM": lambda t: -abs(t)}
     if which not in keys:
         raise ValueError(f"which={which!r} is unknown: give one of {', '.join(map(repr, keys))}")
@@ -197,6 +199,9 @@ def spectral_density(
     progress: bool | None = None,
 ) -> SpectralDensity:  # fmt: skip
     """Spectral density by stochastic Lanczos quadrature (Lin, Saad and Yang 2016), all probes in one block.
+
+    The result keeps the raw nodes and weights; ``result.density(grid, width)`` smooths them,
+    ``result.fraction(low, high)`` counts, each with a standard error.
 
     Args:
         op: symmetric operator (M, M).

@@ -37,6 +37,7 @@ ELEMENTWISE = (
 )  # fmt: skip
 FUNCTIONS = {
     torch.relu, torch.tanh, torch.sigmoid, nn.functional.relu, nn.functional.tanh, nn.functional.sigmoid,
+    nn.functional.hardtanh, nn.functional.relu6,
     nn.functional.softplus, nn.functional.gelu, nn.functional.elu, nn.functional.silu, nn.functional.leaky_relu,
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 from torch.func import grad, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .layers import LayerStructure
 
@@ -19,6 +20,13 @@ KINDS, OUTPUTS = ("hessian", "ggn", "residual"), ("logits", "probability")
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated now on the device."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _tensors(output) -> list[Tensor]:
+    """The tensors in a module's output, which may be a nested tuple."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [t for part in output for t in _tensors(part)] if isinstance(output, tuple | list) else []
 
 
 class CurvatureOperator(LinearOperator):
@@ -89,6 +97,7 @@ class CurvatureOperator(LinearOperator):
 
     # -- products ---------------------------------------------------------------------------------
 
+    @sdpa_kernel(SDPBackend.MATH)  # the fused attention kernels have no second derivative
     def _autograd_product(self, vectors: Tensor) -> Tensor:
         """Products with the rows of (k, M) by automatic differentiation, over all batches."""
         risk, total = self.risk, torch.zeros_like(vectors)
@@ -134,7 +143,11 @@ class CurvatureOperator(LinearOperator):
         sizes, hooks = [], []
         for module in self.risk.model.modules():
             if not list(module.children()):
-                hooks.append(module.register_forward_hook(lambda m, i, o: sizes.append(o.numel())))
+                hooks.append(
+                    module.register_forward_hook(
+                        lambda m, i, o: sizes.append(sum(t.numel() for t in _tensors(o)))
+                    )
+                )
         try:
             with torch.no_grad():
                 x = max((x for x, _ in self.risk.batches), key=len)

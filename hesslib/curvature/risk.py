@@ -55,31 +55,51 @@ class EmpiricalRisk:
         *,
         parameters: Iterable[str] | None = None,
     ) -> None:
-        if isinstance(loss, str) and loss not in LOSSES:
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model: an nn.Module is needed, got {model!r}")
+        if not (callable(loss) or loss in LOSSES):
             raise ValueError(
                 f"loss={loss!r} is unknown: give one of {', '.join(map(repr, LOSSES))} or a callable"
             )
         self.model, self.loss_name = model, loss if isinstance(loss, str) else "custom"
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         everything = dict(model.named_parameters())
-        chosen = (
-            [n for n, p in everything.items() if p.requires_grad] if parameters is None else list(parameters)
-        )
-        unknown = [n for n in chosen if n not in everything]
-        if unknown or not chosen:
-            raise ValueError(f"parameters={unknown or chosen}: give at least one of {', '.join(everything)}")
+        if parameters is None:
+            chosen = [n for n, p in everything.items() if p.requires_grad]
+            if not chosen:
+                raise ValueError("model: none of its parameters requires a gradient")
+        else:
+            chosen = [parameters] if isinstance(parameters, str) else list(parameters)
+            unknown = [
+                n if isinstance(n, str) else type(n).__name__ for n in chosen if n not in [*everything]
+            ]
+            if unknown or not chosen:
+                raise ValueError(f"parameters={unknown}: give names, at least one of {', '.join(everything)}")
         self.parameters = {n: p.detach().clone() for n, p in everything.items() if n in set(chosen)}
         self.constants = {n: p.detach().clone() for n, p in everything.items() if n not in self.parameters}
         self.constants |= {n: b.detach().clone() for n, b in model.named_buffers()}
         self.num_parameters = sum(p.numel() for p in self.parameters.values())
         first = next(iter(self.parameters.values()))
         self.dtype, self.device = first.dtype, first.device
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"model: its parameters are {self.dtype}; float32 or float64 is needed")
+        for name, p in self.parameters.items():
+            if not bool(torch.isfinite(p).all()):
+                raise ValueError(f"model: the parameter {name!r} contains NaN or infinite values")
         as_batches = lambda data: [data] if isinstance(data, Tensor) else list(data)
-        self.batches = list(zip(as_batches(inputs), as_batches(targets), strict=True))
+        inputs, targets = as_batches(inputs), as_batches(targets)
+        if len(inputs) != len(targets):
+            raise ValueError(f"targets: {len(targets)} batches given for {len(inputs)} of the inputs")
+        self.batches = list(zip(inputs, targets, strict=True))
         self._check_data()
-        self._check_deterministic()
+        self._check_outputs()
 
     def _check_data(self) -> None:
+        for name, data in (("inputs", 0), ("targets", 1)):
+            if not all(isinstance(batch[data], Tensor) for batch in self.batches):
+                raise ValueError(
+                    f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)"
+                )
         if not self.batches or any(len(x) == 0 for x, _ in self.batches):
             raise ValueError("inputs: there must be at least one batch, and one example in each")
         for x, y in self.batches:
@@ -98,17 +118,16 @@ class EmpiricalRisk:
                     raise ValueError(f"{name}: contains NaN or infinite values")
         self.num_examples = sum(len(x) for x, _ in self.batches)
 
-    def _check_deterministic(self) -> None:
+    def _check_outputs(self) -> None:
+        """Evaluate the model: it must be deterministic, and fit targets and loss."""
         x, y = self.batches[0]
         buffers = {n: self.constants[n].clone() for n, _ in self.model.named_buffers()}
-        with (
-            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
-            torch.no_grad(),
-        ):
-            outputs, again = (
-                functional_call(self.model, {**self.parameters, **self.constants, **buffers}, (x,))
-                for _ in range(2)
-            )
+        values = {**self.parameters, **self.constants, **buffers}
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), torch.no_grad():
+            outputs, again = (functional_call(self.model, values, (x,)) for _ in range(2))
+        if not isinstance(outputs, Tensor):
+            raise ValueError(f"model: its output must be one tensor, got {type(outputs).__name__}")
         for name, buffer in buffers.items():
             if not torch.equal(buffer, self.constants[name]):
                 raise RuntimeError(
@@ -116,27 +135,43 @@ class EmpiricalRisk:
                 )
         if not torch.allclose(outputs, again, rtol=1e-4, atol=0, equal_nan=True):
             raise RuntimeError("two evaluations of the model differ: call model.eval() to switch dropout off")
-        self.num_outputs = outputs[0].numel()
+        self.num_outputs, shape = outputs[0].numel(), tuple(outputs.shape[1:])
         if self.loss_name == "cross_entropy":
             if outputs.ndim != 2:
-                raise ValueError(
-                    f"model: cross-entropy needs outputs of shape (N, C), got {tuple(outputs.shape)}"
-                )
+                raise ValueError(f"model: cross-entropy needs outputs (N, C), got (N, *{shape})")
             for _, y in self.batches:
-                if (
-                    y.is_floating_point()
-                    or y.ndim != 1
-                    or int(y.min()) < 0
-                    or int(y.max()) >= self.num_outputs
-                ):
+                whole = y.dtype == torch.int64 and y.ndim == 1
+                if not whole or int(y.min()) < 0 or int(y.max()) >= self.num_outputs:
                     raise ValueError(
-                        f"targets: cross-entropy needs class indices (N,) from 0 to {self.num_outputs - 1}, "
+                        f"targets: cross-entropy needs int64 class indices (N,) from 0 to {self.num_outputs - 1}, "
                         f"got {y.dtype} {tuple(y.shape)} from {y.min().item()} to {y.max().item()}"
                     )
-        if self.loss_name == "mse" and y.shape != outputs.shape:
+        elif self.loss_name == "mse":
+            for _, y in self.batches:
+                if tuple(y.shape[1:]) != shape:
+                    raise ValueError(
+                        f"targets: mse needs the outputs' shape (N, *{shape}), got {tuple(y.shape)}"
+                    )
+        else:
+            self._check_callable(outputs, y)
+
+    def _check_callable(self, outputs: Tensor, y: Tensor) -> None:
+        """A loss that sums over the examples would be weighted wrongly, so it is refused."""
+        value = self.loss_function(outputs, y)
+        if not (isinstance(value, Tensor) and value.ndim == 0):
+            raise ValueError("loss: the callable must return a scalar tensor, the mean over the examples")
+        twice = self.loss_function(torch.cat([outputs, outputs]), torch.cat([y, y]))
+        if not torch.allclose(value, twice, rtol=1e-4, equal_nan=True):
             raise ValueError(
-                f"targets: mse needs the shape of the outputs {tuple(outputs.shape)}, got {tuple(y.shape)}"
+                f"loss: the callable must average over the examples, but gives {value.item():.4g} for a batch and "
+                f"{twice.item():.4g} for the same batch twice; use reduction='mean'"
             )
+        if len(self.batches) > 1 and len(outputs) > 1:
+            parts = [self.loss_function(outputs[i::2], y[i::2]) * len(y[i::2]) for i in range(2)]
+            if not torch.allclose(value, sum(parts) / len(y), rtol=1e-4, equal_nan=True):
+                raise ValueError(
+                    "loss: the callable depends on how the examples are batched; give them as one batch"
+                )
 
     def outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs (n, C) of the model at the given values of the chosen parameters."""
@@ -157,10 +192,13 @@ class EmpiricalRisk:
 
     def at(self, vector: Tensor) -> EmpiricalRisk:
         """The same risk at other parameters (M,)."""
+        vector = torch.as_tensor(vector)
         if vector.shape != (self.num_parameters,):
             raise ValueError(f"vector: shape {tuple(vector.shape)} given, ({self.num_parameters},) needed")
         other = object.__new__(EmpiricalRisk)
-        other.__dict__.update(self.__dict__, parameters=self.unflatten(vector.detach().clone()))
+        other.__dict__.update(
+            self.__dict__, parameters=self.unflatten(vector.detach().clone().to(self.vector))
+        )
         return other
 
     def loss(self) -> float:

@@ -68,8 +68,14 @@ def spectrum(
 
     Raises:
         MemoryError: the matrix does not fit into free memory; nothing has been allocated.
+        TypeError: op is another kind of operator.
         ValueError: the gram route was asked for and does not apply; the message says why.
     """
+    if not isinstance(op, CurvatureOperator):
+        raise TypeError(
+            f"op: a CurvatureOperator (risk.hessian(), risk.ggn(), ...) is needed, got {type(op).__name__}; "
+            "top_eigenpairs and spectral_density take any linear operator"
+        )
     if method not in ("auto", "dense", "gram"):
         raise ValueError(f"method={method!r} is unknown: give 'auto', 'dense' or 'gram'")
     obstacle = "" if method == "dense" else gram.why_not(op)

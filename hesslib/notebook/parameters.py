@@ -38,11 +38,11 @@ class Range:
     def __str__(self) -> str:
         if self.choices:
             return "one of " + ", ".join(map(repr, self.choices))
-        kind = {int: "whole number", float: "number", bool: "True or False", str: "text"}[self.type]
+        kind = {int: "whole number", float: "number"}[self.type]
         bounds = [f">= {self.low}"] if self.low is not None else []
         bounds += [f"<= {self.high}"] if self.high is not None else []
         text = " ".join([kind, " and ".join(bounds)]).strip()
-        return f"list of at least one {text}" if self.many else text
+        return f"a list of at least one {text}" if self.many else f"a {text}"
 
     def check(self, name: str, value: Any) -> Any:
         """The value in its proper type. Raises ``ParameterError``."""
@@ -53,7 +53,7 @@ class Range:
                 except (ValueError, SyntaxError):
                     pass
             if not isinstance(value, list | tuple) or not value:
-                raise ParameterError(f"{name} = {value!r} is not valid: give a {self}")
+                raise ParameterError(f"{name} = {value!r} is not valid: give {self}")
             one = Range(self.type, self.low, self.high, self.choices)
             return [one.check(name, v) for v in value]
         if self.type is float and type(value) is int:
@@ -108,7 +108,7 @@ def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
     for name, value in injected(namespace).items():
         if name not in ranges:
             near = difflib.get_close_matches(name, ranges, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ParameterError(
                 f"{name} = {value!r} is not a parameter of this notebook{hint} Valid names: {', '.join(ranges)}"
             )

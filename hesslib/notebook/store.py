@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, parallel_config
 from tqdm.auto import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,14 +62,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def provenance(name: str, parameters: dict[str, Any], function: Callable, seconds: float) -> dict[str, Any]:
+def provenance(name: str, parameters: dict[str, Any], source: str, seconds: float) -> dict[str, Any]:
     """How, when and where a result was made."""
     head = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
     commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "name": name,
         "parameters": parameters,
-        "function": hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12],
+        "function": hashlib.sha256(source.encode()).hexdigest()[:12],
         "code": code_hash(),
         "commit": commit or "unknown",
         "versions": versions(),
@@ -127,27 +128,44 @@ class Store:
             ) from error
 
     def run(
-        self, name: str, function: Callable[..., Result], parameters: dict[str, Any]
+        self,
+        name: str,
+        function: Callable[..., Result],
+        parameters: dict[str, Any],
+        source: str | None = None,
     ) -> tuple[Result, dict[str, Any]]:
         """The stored result of ``function(**parameters)``, computed and stored if it is not there."""
         found = self.load(name, parameters)
         if found is None:
-            start = time.perf_counter()
+            source, start = source or inspect.getsource(function), time.perf_counter()
             result = {k: np.asarray(v) for k, v in function(**parameters).items()}
-            made = provenance(name, parameters, function, time.perf_counter() - start)
-            self.save(name, parameters, result, made)
+            self.save(
+                name, parameters, result, provenance(name, parameters, source, time.perf_counter() - start)
+            )
             found = self.load(name, parameters)
         return found
 
     def sweep(
-        self, name: str, function: Callable[..., Result], grid: Iterable[dict[str, Any]], *, run: bool
+        self,
+        name: str,
+        function: Callable[..., Result],
+        grid: Iterable[dict[str, Any]],
+        *,
+        run: bool,
+        jobs: int = 1,
     ) -> Sweep:
-        """The stored results over a list of parameter settings; with ``run`` the missing ones are computed first."""
-        grid, found = list(grid), []
-        for parameters in tqdm(grid, desc=name, disable=not run):
-            entry = self.run(name, function, parameters) if run else self.load(name, parameters)
-            found.append(entry)
-        return Sweep(name, grid, found)
+        """The stored results over a list of parameter settings; with ``run`` the missing ones are computed first.
+
+        ``jobs`` settings are computed at a time, each with its share of the cores: for small networks more
+        processes are faster than more threads.
+        """
+        grid = list(grid)
+        if run:
+            missing, source = [q for q in grid if self.load(name, q) is None], inspect.getsource(function)
+            with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // jobs)):
+                calls = (delayed(self.run)(name, function, q, source) for q in tqdm(missing, desc=name))
+                Parallel(n_jobs=jobs)(calls)
+        return Sweep(name, grid, [self.load(name, q) for q in grid])
 
 
 class Sweep:

@@ -73,7 +73,7 @@ def test_auto_takes_the_smaller_matrix_and_says_why():
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("convolution", "not a chain"), ("Tanh-5-4-3", "piecewise"), ("ReLU-5-4-6-3", "one hidden")],
+    [("convolution", "outside the chain"), ("Tanh-5-4-3", "piecewise"), ("ReLU-5-4-6-3", "one hidden")],
 )
 def test_gram_says_why_it_does_not_apply(name, why):
     case = by_name[name]

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn import functional as F
 
-from hesslib import EmpiricalRisk
+from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from tests.curvature.cases import CASES, distance, mlp, reference
 
 by_name = {case.name: case for case in CASES}
@@ -218,8 +218,82 @@ BAD = {
 }
 
 
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def half_weighted(x, y):
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 9.0]).double())
+    return EmpiricalRisk(mlp(5, 3).double(), [x[:4], x[4:]], [y[:4], y[4:]], loss)
+
+
+def not_a_number(x, y):
+    model = mlp(5, 3).double()
+    model[0].bias.data[1] = float("nan")
+    return EmpiricalRisk(model, x, y)
+
+
+def frozen(x, y):
+    return EmpiricalRisk(mlp(5, 3).double().requires_grad_(False), x, y)
+
+
+BAD |= {
+    "average over the examples": lambda x, y: EmpiricalRisk(
+        mlp(5, 3).double(), x, y, nn.CrossEntropyLoss(reduction="sum")
+    ),
+    "scalar tensor": lambda x, y: EmpiricalRisk(
+        mlp(5, 3).double(), x, y, nn.CrossEntropyLoss(reduction="none")
+    ),
+    "depends on how the examples are batched": half_weighted,
+    "outputs' shape (N, *(3,)), got (4, 1)": lambda x, y: EmpiricalRisk(
+        mlp(5, 3).double(), [x[:4], x[4:8]], [x[:4, :3], x[4:8, :1]], "mse"
+    ),
+    "one tensor, got tuple": lambda x, y: EmpiricalRisk(Pair(5, 3).double(), x, y),
+    "int64 class indices": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y.int()),
+    "list of tensors is needed": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x.numpy(), y.numpy()),
+    "1 batches given for 2": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), [x, x], [y]),
+    "an nn.Module is needed": lambda x, y: EmpiricalRisk(nn.Linear, x, y),
+    "float32 or float64": lambda x, y: EmpiricalRisk(mlp(5, 3).half(), x.half(), y),
+    "'0.bias' contains NaN": not_a_number,
+    "loss=None": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, None),
+    "requires a gradient": frozen,
+    "parameters=['a.weight']": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, parameters="a.weight"),
+    "max_products=3: k=5": lambda x, y: top_eigenpairs(
+        EmpiricalRisk(mlp(5, 3).double(), x, y).hessian(), 5, max_products=3
+    ),
+}
+
+
 @pytest.mark.parametrize("message", BAD)
 def test_bad_input_gets_a_clear_message(message):
     case = by_name["functional"]
     with pytest.raises(ValueError, match=".*".join(map(__import__("re").escape, message.split("|")))):
         BAD[message](case.inputs, case.targets)
+
+
+def test_spectrum_names_what_it_takes():
+    case = by_name["functional"]
+    risk = EmpiricalRisk(case.model, case.inputs, case.targets)
+    with pytest.raises(TypeError, match=r"a CurvatureOperator .* got _SumLinearOperator"):
+        spectrum(risk.hessian() + risk.ggn())
+
+
+def test_attention_has_products_too():
+    torch.manual_seed(0)
+
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.out = nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.out(self.layer(x).mean(1))
+
+    x, y = torch.randn(5, 6, 4).double(), torch.arange(5) % 3
+    risk = EmpiricalRisk(Attends().double(), x, y)
+    v = torch.randn(risk.num_parameters, dtype=torch.float64)
+    difference = (
+        risk.at(risk.vector + 1e-6 * v).gradient() - risk.at(risk.vector - 1e-6 * v).gradient()
+    ) / 2e-6
+    assert distance(risk.hessian() @ v, difference) < 1e-6

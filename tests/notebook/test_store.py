@@ -82,6 +82,13 @@ def test_a_sweep_reads_what_is_there_and_runs_only_when_asked(store):
     assert full.where(x=2).values("noise").shape == (2, 3)
 
 
+def test_a_sweep_in_two_processes_is_the_same(store):
+    grid = [{"x": x, "seed": 0} for x in range(4)]
+    both = store.sweep("demo", square, grid, run=True, jobs=2)
+    assert both.values("square").tolist() == [0, 1, 4, 9] and calls == []
+    assert len({m["function"] for m in both.made}) == 1
+
+
 def test_labels_name_no_path_of_a_machine(store):
     _, made = store.run("demo", square, {"x": 3, "seed": 0})
     assert str(store.folder) not in json.dumps(made) and "/" not in made["device"]

@@ -97,6 +97,7 @@ def command(*arguments, cwd):
 SMOKE = {
     "01_spectrum": ["-p", "data=blobs", "-p", "hidden=[3]", "-p", "seed=4"],
     "02_ggn": ["-p", "examples=25", "-p", "seed=1"],
+    "03_data": ["-p", "classes=[2]", "-p", "tolerance=0.05"],
     "04_size": ["-p", "widths=[3]", "-p", "seed=2"],
 }
 
@@ -139,7 +140,10 @@ def test_plain_papermill_stops_at_a_misspelt_name(tmp_path):
 
 def test_our_command_refuses_before_anything_runs(tmp_path):
     done = command("hesslib", "run", "01", "-p", "sede=5", "-o", str(tmp_path / "runs"), cwd=tmp_path)
-    assert done.returncode == 2 and "sede is not a parameter; valid names: scale, data" in done.stderr
+    assert (
+        done.returncode == 2
+        and "sede is not a parameter (did you mean 'seed'?); valid names: scale" in done.stderr
+    )
     assert not (tmp_path / "runs").exists()
     missing = command("hesslib", "run", "99", cwd=tmp_path)
     assert missing.returncode == 2 and "01_spectrum" in missing.stderr

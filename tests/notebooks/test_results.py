@@ -1,0 +1,47 @@
+"""What the stored paper-scale results must satisfy, read without recomputing them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hesslib.notebook.store import ROOT, Store
+
+ENTRIES = sorted((ROOT / "book" / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_stored_result_is_intact_and_labelled(path):
+    made = json.loads(path.read_text())
+    found = Store().load(made["name"], made["parameters"])
+    assert found is not None, "damaged"
+    assert all(np.isfinite(v).all() for v in found[0].values())
+    assert {"code", "commit", "date", "device", "function", "seconds", "versions"} <= set(made)
+    assert Store().path(made["name"], made["parameters"]).with_suffix(".json") == path
+
+
+def stored(name):
+    found = [json.loads(p.read_text()) for p in ENTRIES if p.parent.name == name]
+    return [(m["parameters"], Store().load(name, m["parameters"])[0]) for m in found]
+
+
+def test_seeds_are_the_first_ones_without_gaps():
+    for name in {p.parent.name for p in ENTRIES}:
+        settings = {}
+        for parameters, _ in stored(name):
+            rest = json.dumps({k: v for k, v in parameters.items() if k != "seed"}, sort_keys=True)
+            settings.setdefault(rest, []).append(parameters["seed"])
+        for rest, seeds in settings.items():
+            assert sorted(seeds) == list(range(len(seeds))), (name, rest)
+
+
+def test_bulk_and_outliers_at_start_and_end():
+    for _, result in stored("01_spectrum"):
+        for values in result["eigenvalues"]:
+            assert (np.abs(values) < 1e-3 * values[-1]).mean() > 0.85
+
+
+def test_negative_eigenvalues_respect_the_bound_of_nine_for_each_unit():
+    for parameters, result in stored("04_size"):
+        found = int((result["eigenvalues"] < -1e-12).sum())
+        assert 0.95 * 9 * parameters["width"] <= found <= 9 * parameters["width"]
