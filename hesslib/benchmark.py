@@ -86,9 +86,7 @@ def curvlinops_operator(model, x, y):
     from curvlinops import HessianLinearOperator
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return HessianLinearOperator(
-        model, nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False
-    )
+    return HessianLinearOperator(model, nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False)
 
 
 def curvlinops_dense(model, x, y, columns=None, chunk=64):

@@ -17,9 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute notebooks", description="Execute notebooks of the book.")
     run.add_argument("notebooks", nargs="*", help="numbers or names (01, 04_size); all if none is given")
-    run.add_argument(
-        "--scale", choices=SCALES, help="sizes of the experiments (default: the notebook's own, quick)"
-    )
+    run.add_argument("--scale", choices=SCALES, help="sizes of the experiments (default: the notebook's own, quick)")
     run.add_argument(
         "-p",
         "--parameter",
@@ -30,9 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     run.add_argument("--jobs", type=int, default=1, help="notebooks executed at a time")
     run.add_argument("-o", "--output", type=Path, help="folder for the executed notebooks")
-    bench = commands.add_parser(
-        "bench", help="compare with other libraries", description="Run the benchmark."
-    )
+    bench = commands.add_parser("bench", help="compare with other libraries", description="Run the benchmark.")
     bench.add_argument("--rounds", type=int, default=3, help="measurements of each contender (default 3)")
     options = parser.parse_args(arguments)
     try:

@@ -156,9 +156,7 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
     return Outcome(source.stem, state, seconds, output, message)
 
 
-def run(
-    names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1
-) -> list[Outcome]:
+def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1) -> list[Outcome]:
     """Execute notebooks.
 
     Args:

@@ -385,6 +385,7 @@ figures.number(
 for name, s in (("start", start), ("end", end)):
     print(name, {k: f"{v:.0e}" for k, v in s.certificates.items()})
 
+# %%
 direction = np.random.default_rng(0).standard_normal(risk.num_parameters)
 direction /= np.linalg.norm(direction)
 product = risk.hessian() @ direction

@@ -47,9 +47,7 @@ examples: int = 0  # training examples N; 0: by scale
 activation: str = "relu"  # relu or tanh
 cluster_std: float = 1.0  # standard deviation of each cluster before standardising
 batch_size: int = 0  # examples a step; 0: all (gradient descent)
-tolerance: float = (
-    1e-3  # stop when the norm of the (batch) gradient is at most this
-)
+tolerance: float = 1e-3  # stop at this norm of the (batch) gradient
 seed: int = 0  # of the clusters and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 

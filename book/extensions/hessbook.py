@@ -63,9 +63,7 @@ class ResultsTable(SphinxDirective):
         for name, runs in groups.items():
             join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs}))
             seconds = sum(r["seconds"] for r in runs)
-            rows.append(
-                [name, str(len(runs)), f"{seconds:.0f} s", join("date"), join("device"), join("code")]
-            )
+            rows.append([name, str(len(runs)), f"{seconds:.0f} s", join("date"), join("device"), join("code")])
         if not rows:
             return [nodes.paragraph("", "No stored results yet.")]
         return [table(["experiment", "runs", "time", "date", "device", "hesslib"], rows)]
@@ -96,9 +94,7 @@ class BenchmarkTable(SphinxDirective):
                 rows.append([line["what"] + scaled, seconds, ratio, peak, error])
             if task.startswith("dense, 100"):
                 limit = report["limit"]["seconds"]
-                rows.append(
-                    [f"Limit: {report['limit']['what']}", f"{limit:.2f} s", f"{limit / ours:.1f}", "", ""]
-                )
+                rows.append([f"Limit: {report['limit']['what']}", f"{limit:.2f} s", f"{limit / ours:.1f}", "", ""])
             found += [
                 nodes.rubric("", task.capitalize()),
                 table(["", "time", "ratio", "peak memory", "error"], rows),

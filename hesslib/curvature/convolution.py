@@ -115,10 +115,7 @@ def fill_convolutions(matrix: Tensor, op, structure: LayerStructure, progress: b
     for name, p in risk.parameters.items():
         places[name] = slice(start, start := start + p.numel())
     needed = {
-        f"{name}.{kind}"
-        for (name, m), *_ in stages
-        for kind in ("weight", "bias")
-        if getattr(m, kind) is not None
+        f"{name}.{kind}" for (name, m), *_ in stages for kind in ("weight", "bias") if getattr(m, kind) is not None
     }
     whole = all(layer.weight_at is not None for layer in structure.layers)
     if not stages or needed != {name for name, _ in structure.head} or not whole:
@@ -177,9 +174,7 @@ def _jacobian(structure: LayerStructure, stages: list[Stage], part: slice, seeds
     return result.flatten(0, 1)
 
 
-def _add_gradient_rows(
-    rows: Tensor, structure: LayerStructure, stages: list[Stage], part: slice, known: list
-) -> None:
+def _add_gradient_rows(rows: Tensor, structure: LayerStructure, stages: list[Stage], part: slice, known: list) -> None:
     """Add the term with d between each stage (rows) and everything above it (columns), and its mirror among stages."""
     d = known[0][1][part] @ structure.layers[0].weight  # with respect to the last stage's features
     pulled = []

@@ -18,9 +18,7 @@ from .operators import CurvatureOperator, free_memory
 CHUNK_BYTES = 2**28  # temporary outer products; larger gains nothing, smaller loses to call overhead
 
 
-def to_dense(
-    op: CurvatureOperator, *, checkpoint: str | Path | None = None, progress: bool | None = None
-) -> Tensor:
+def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, progress: bool | None = None) -> Tensor:
     """The symmetric matrix (M, M) of an operator, in its dtype and on its device.
 
     The block of the Linear layers at the model's end comes in closed form (``layers.py``), the rows of
@@ -124,9 +122,7 @@ def fill_closed_form(matrix: Tensor, structure: LayerStructure, gradient: Tensor
                 cross, inner = a, None
             else:
                 below = structure.layers[row - 1]
-                inner = (
-                    torch.diag_embed(below.slope) if jacobian is None else below.slope[:, :, None] * jacobian
-                )
+                inner = torch.diag_embed(below.slope) if jacobian is None else below.slope[:, :, None] * jacobian
                 jacobian = high.weight @ inner
                 cross = a @ jacobian
             if high in layers:
@@ -176,9 +172,7 @@ def _add_curvature(matrix: Tensor, high: Layer, low: Layer, cross: Tensor) -> No
             block = (pairs.T @ outer).view(pairs.shape[1], part.shape[1], j)
             at = slice(start, start + part.shape[1])
             for p in range(high.width):  # (i, q, j) -> (1, q, i, j)
-                _add(
-                    matrix, high, low, block[lookup[p]].transpose(0, 1)[None], slice(p, p + 1), at, everything
-                )
+                _add(matrix, high, low, block[lookup[p]].transpose(0, 1)[None], slice(p, p + 1), at, everything)
         return
     for p in range(high.width):
         for i in range(p + 1 if same else low.width):
@@ -199,11 +193,7 @@ def _add_gradient(matrix: Tensor, high: Layer, low: Layer, d: Tensor, inner: Ten
         p = slice(start, start + part.shape[1])
         outer = (part[:, :, None] * b[:, None, :]).flatten(1).T
         if diagonal:
-            found = (
-                (outer @ inner.diagonal(dim1=1, dim2=2))
-                .view(part.shape[1], b.shape[1], fan_in)
-                .permute(0, 2, 1)
-            )
+            found = (outer @ inner.diagonal(dim1=1, dim2=2)).view(part.shape[1], b.shape[1], fan_in).permute(0, 2, 1)
             for columns, take in (
                 (low.weight_at, slice(0, low.weight.shape[1])),
                 (low.bias_at, slice(low.weight.shape[1], None)),
@@ -212,9 +202,5 @@ def _add_gradient(matrix: Tensor, high: Layer, low: Layer, d: Tensor, inner: Ten
                     target = matrix[high.weight_at, columns].view(high.width, fan_in, low.width, -1)
                     target[p].diagonal(dim1=1, dim2=2).add_(found[..., take].transpose(1, 2))
         else:
-            found = (
-                (outer @ inner.flatten(1))
-                .view(part.shape[1], b.shape[1], fan_in, low.width)
-                .permute(0, 2, 3, 1)
-            )
+            found = (outer @ inner.flatten(1)).view(part.shape[1], b.shape[1], fan_in, low.width).permute(0, 2, 3, 1)
             _add(matrix, high, low, found, p, slice(0, fan_in), slice(0, None))

@@ -34,13 +34,9 @@ def why_not(op: CurvatureOperator) -> str:
         return f"parameters outside the chain of Linear layers at the model's end: {names}"
     if any(layer.weight_at is None for layer in structure.layers):
         return "not every layer's weight is among the chosen parameters"
-    if any(
-        layer.bias_at is None and layer.inputs.shape[1] > layer.weight.shape[1] for layer in structure.layers
-    ):
+    if any(layer.bias_at is None and layer.inputs.shape[1] > layer.weight.shape[1] for layer in structure.layers):
         return "not every layer's bias is among the chosen parameters"
-    if op.kind != "ggn" and (
-        len(structure.layers) > 2 or any(layer.bend is not None for layer in structure.layers)
-    ):
+    if op.kind != "ggn" and (len(structure.layers) > 2 or any(layer.bend is not None for layer in structure.layers)):
         return "R is of low rank only for at most one hidden layer with a piecewise linear activation"
     return ""
 
@@ -125,25 +121,18 @@ def cholesky(gram: Tensor) -> tuple[Tensor, Tensor]:
         return lower, torch.arange(len(gram), device=gram.device)
     # singular: pivoting finds the numerical rank. The transposed view is the same matrix in Fortran order.
     lower, pivots, rank, _ = lapack.dpstrf(gram.cpu().numpy().T, lower=1)
-    return torch.as_tensor(lower).tril()[:, :rank].to(gram), torch.as_tensor(
-        pivots - 1, device=gram.device
-    ).long()
+    return torch.as_tensor(lower).tril()[:, :rank].to(gram), torch.as_tensor(pivots - 1, device=gram.device).long()
 
 
-def gram_eigenvalues(
-    op: CurvatureOperator, progress: bool | None = None
-) -> tuple[np.ndarray, dict[str, float]]:
+def gram_eigenvalues(op: CurvatureOperator, progress: bool | None = None) -> tuple[np.ndarray, dict[str, float]]:
     """All M eigenvalues, ascending, and the trace and squared Frobenius norm from the small matrix."""
-    stages = iter(
-        tqdm(["inner products", "factor", "eigenvalues"], op.name, delay=2, disable=progress is False)
-    )
+    stages = iter(tqdm(["inner products", "factor", "eigenvalues"], op.name, delay=2, disable=progress is False))
     next(stages)
     gram, signs = gram_matrix(op)
     gram, signs = gram.double(), signs.double()
     trace = float(signs @ gram.diagonal())
     square = sum(
-        float((part.square() * s[:, None]).sum(0) @ signs)
-        for part, s in zip(gram.split(512), signs.split(512))
+        float((part.square() * s[:, None]).sum(0) @ signs) for part, s in zip(gram.split(512), signs.split(512))
     )
     next(stages)
     lower, order = cholesky(gram)

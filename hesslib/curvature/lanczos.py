@@ -126,11 +126,7 @@ def top_eigenpairs(
             # the Krylov space is exhausted: what it knows is exact, but a repeated eigenvalue has been
             # seen once; go on from a new random vector until that changes nothing
             top = theta[order[:k]]
-            if (
-                before is not None
-                and len(top) == k
-                and np.allclose(top, before, rtol=0, atol=tolerance * scale)
-            ):
+            if before is not None and len(top) == k and np.allclose(top, before, rtol=0, atol=tolerance * scale):
                 break
             before, last = top if len(top) == k else None, products
             w = _orthogonalise(random(), basis[:j])[0]
@@ -171,9 +167,9 @@ class SpectralDensity:
         """
         known, d, m = function(self.deflated).sum(-1), len(self.deflated), self.dimension
         each = (known[..., None] + (m - d) * (function(self.nodes) * self.weights).sum(-1)) / m
-        return each.mean(-1), each.std(-1, ddof=1) / np.sqrt(each.shape[-1]) if each.shape[
-            -1
-        ] > 1 else np.nan * each[..., 0]
+        return each.mean(-1), each.std(-1, ddof=1) / np.sqrt(each.shape[-1]) if each.shape[-1] > 1 else np.nan * each[
+            ..., 0
+        ]
 
     def density(self, grid: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
         """Density on a grid, each eigenvalue a Gaussian of standard deviation ``width``; and its standard error."""

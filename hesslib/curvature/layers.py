@@ -218,9 +218,7 @@ class LayerStructure:
                 d_dot += (outer * layer.bend)[:, None] * z_dot
             block = (d_dot.reshape(-1, k * n).T @ layer.inputs).reshape(k, n, -1)
             if a_dot is not None and bent:
-                block[:, :, :fan_in] += (
-                    (inner.T @ a_dot.reshape(-1, k * fan_in)).reshape(n, k, fan_in).transpose(0, 1)
-                )
+                block[:, :, :fan_in] += (inner.T @ a_dot.reshape(-1, k * fan_in)).reshape(n, k, fan_in).transpose(0, 1)
             if layer.weight_at is not None:
                 result[:, layer.weight_at] = block[:, :, :fan_in].reshape(k, -1)
             if layer.bias_at is not None:

@@ -111,9 +111,7 @@ class CurvatureOperator(LinearOperator):
                 with torch.no_grad():
                     f0 = f(risk.parameters)
                     if f0.ndim != 2:
-                        raise ValueError(
-                            f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}"
-                        )
+                        raise ValueError(f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}")
                     d, a = self.terms(f0, y)
                 # a function of the parameters whose Hessian is this operator; d and A held fixed
                 scalar = lambda p, f=f, f0=f0, d=d, a=a: (
@@ -124,12 +122,8 @@ class CurvatureOperator(LinearOperator):
             # linear maps are set up once; only their application is batched over the vectors
             if self.kind == "ggn":
                 _, pull = vjp(f, risk.parameters)
-                _, push = vjp(
-                    lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0)
-                )  # transpose of the transpose
-                product = lambda v, a=a, pull=pull, push=push: pull(
-                    torch.einsum("ncd,nd->nc", a, push(v)[0])
-                )[0]
+                _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0))  # transpose of the transpose
+                product = lambda v, a=a, pull=pull, push=push: pull(torch.einsum("ncd,nd->nc", a, push(v)[0]))[0]
             else:
                 _, pull = vjp(grad(scalar), risk.parameters)
                 product = lambda v, pull=pull: pull(v)[0]
@@ -144,9 +138,7 @@ class CurvatureOperator(LinearOperator):
         for module in self.risk.model.modules():
             if not list(module.children()):
                 hooks.append(
-                    module.register_forward_hook(
-                        lambda m, i, o: sizes.append(sum(t.numel() for t in _tensors(o)))
-                    )
+                    module.register_forward_hook(lambda m, i, o: sizes.append(sum(t.numel() for t in _tensors(o))))
                 )
         try:
             with torch.no_grad():
@@ -164,9 +156,7 @@ class CurvatureOperator(LinearOperator):
         chunk = max(1, min(256, self.memory_budget // self.bytes_per_column))
         done = []
         for v in vectors.to(self.risk.vector).split(chunk):
-            done.append(
-                self.structure.product(v, *self.closed_terms) if closed else self._autograd_product(v)
-            )
+            done.append(self.structure.product(v, *self.closed_terms) if closed else self._autograd_product(v))
         return torch.cat(done) if done else torch.zeros_like(vectors)
 
     def __matmul__(self, other):

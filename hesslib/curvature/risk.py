@@ -58,9 +58,7 @@ class EmpiricalRisk:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model: an nn.Module is needed, got {model!r}")
         if not (callable(loss) or loss in LOSSES):
-            raise ValueError(
-                f"loss={loss!r} is unknown: give one of {', '.join(map(repr, LOSSES))} or a callable"
-            )
+            raise ValueError(f"loss={loss!r} is unknown: give one of {', '.join(map(repr, LOSSES))} or a callable")
         self.model, self.loss_name = model, loss if isinstance(loss, str) else "custom"
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         everything = dict(model.named_parameters())
@@ -70,9 +68,7 @@ class EmpiricalRisk:
                 raise ValueError("model: none of its parameters requires a gradient")
         else:
             chosen = [parameters] if isinstance(parameters, str) else list(parameters)
-            unknown = [
-                n if isinstance(n, str) else type(n).__name__ for n in chosen if n not in [*everything]
-            ]
+            unknown = [n if isinstance(n, str) else type(n).__name__ for n in chosen if n not in [*everything]]
             if unknown or not chosen:
                 raise ValueError(f"parameters={unknown}: give names, at least one of {', '.join(everything)}")
         self.parameters = {n: p.detach().clone() for n, p in everything.items() if n in set(chosen)}
@@ -97,22 +93,16 @@ class EmpiricalRisk:
     def _check_data(self) -> None:
         for name, data in (("inputs", 0), ("targets", 1)):
             if not all(isinstance(batch[data], Tensor) for batch in self.batches):
-                raise ValueError(
-                    f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)"
-                )
+                raise ValueError(f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)")
         if not self.batches or any(len(x) == 0 for x, _ in self.batches):
             raise ValueError("inputs: there must be at least one batch, and one example in each")
         for x, y in self.batches:
             if len(x) != len(y):
                 raise ValueError(f"targets: {len(y)} given for {len(x)} inputs; the numbers must agree")
             if x.is_floating_point() and x.dtype != self.dtype:
-                raise ValueError(
-                    f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them"
-                )
+                raise ValueError(f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them")
             if x.device != self.device or y.device != self.device:
-                raise ValueError(
-                    f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}"
-                )
+                raise ValueError(f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}")
             for name, data in (("inputs", x), ("targets", y)):
                 if data.is_floating_point() and not bool(torch.isfinite(data).all()):
                     raise ValueError(f"{name}: contains NaN or infinite values")
@@ -130,9 +120,7 @@ class EmpiricalRisk:
             raise ValueError(f"model: its output must be one tensor, got {type(outputs).__name__}")
         for name, buffer in buffers.items():
             if not torch.equal(buffer, self.constants[name]):
-                raise RuntimeError(
-                    f"the model changes its buffer {name!r} when evaluated: call model.eval() first"
-                )
+                raise RuntimeError(f"the model changes its buffer {name!r} when evaluated: call model.eval() first")
         if not torch.allclose(outputs, again, rtol=1e-4, atol=0, equal_nan=True):
             raise RuntimeError("two evaluations of the model differ: call model.eval() to switch dropout off")
         self.num_outputs, shape = outputs[0].numel(), tuple(outputs.shape[1:])
@@ -149,9 +137,7 @@ class EmpiricalRisk:
         elif self.loss_name == "mse":
             for _, y in self.batches:
                 if tuple(y.shape[1:]) != shape:
-                    raise ValueError(
-                        f"targets: mse needs the outputs' shape (N, *{shape}), got {tuple(y.shape)}"
-                    )
+                    raise ValueError(f"targets: mse needs the outputs' shape (N, *{shape}), got {tuple(y.shape)}")
         else:
             self._check_callable(outputs, y)
 
@@ -169,9 +155,7 @@ class EmpiricalRisk:
         if len(self.batches) > 1 and len(outputs) > 1:
             parts = [self.loss_function(outputs[i::2], y[i::2]) * len(y[i::2]) for i in range(2)]
             if not torch.allclose(value, sum(parts) / len(y), rtol=1e-4, equal_nan=True):
-                raise ValueError(
-                    "loss: the callable depends on how the examples are batched; give them as one batch"
-                )
+                raise ValueError("loss: the callable depends on how the examples are batched; give them as one batch")
 
     def outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs (n, C) of the model at the given values of the chosen parameters."""
@@ -196,9 +180,7 @@ class EmpiricalRisk:
         if vector.shape != (self.num_parameters,):
             raise ValueError(f"vector: shape {tuple(vector.shape)} given, ({self.num_parameters},) needed")
         other = object.__new__(EmpiricalRisk)
-        other.__dict__.update(
-            self.__dict__, parameters=self.unflatten(vector.detach().clone().to(self.vector))
-        )
+        other.__dict__.update(self.__dict__, parameters=self.unflatten(vector.detach().clone().to(self.vector)))
         return other
 
     def loss(self) -> float:
@@ -230,9 +212,7 @@ class EmpiricalRisk:
         one = lambda f, y: self.loss_function(f[None], y[None])
         mean = vmap(one)(outputs, targets).mean()
         if not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5 if n else 0):
-            raise ValueError(
-                "loss: this callable is not a mean over examples, so it has no per-example curvature"
-            )
+            raise ValueError("loss: this callable is not a mean over examples, so it has no per-example curvature")
         return vmap(torch.func.grad(one))(outputs, targets), vmap(hessian(one))(outputs, targets)
 
     def hessian(self) -> CurvatureOperator:

@@ -46,9 +46,7 @@ class Spectrum:
         return int((self.eigenvalues < -tolerance).sum())
 
 
-def spectrum(
-    op: CurvatureOperator, method: str = "auto", *, checkpoint=None, progress: bool | None = None
-) -> Spectrum:
+def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, progress: bool | None = None) -> Spectrum:
     """Exact spectrum of a curvature operator, in float64 whatever the model's dtype.
 
     ``"dense"`` assembles the matrix and finds its eigenvalues. ``"gram"`` finds them from a matrix of the
@@ -87,9 +85,7 @@ def spectrum(
     needed = 3 * 8 * size**2  # the matrix, a factor or copy, and work space
     if needed > free:
         other = (
-            "gram: " + (obstacle or f"a matrix of order {gram.columns(op)}")
-            if not use_gram
-            else f"dense: order {m}"
+            "gram: " + (obstacle or f"a matrix of order {gram.columns(op)}") if not use_gram else f"dense: order {m}"
         )
         raise MemoryError(
             f"{op.name}: eigenvalues of a matrix of order {size} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
@@ -102,11 +98,7 @@ def spectrum(
         method, reason = "gram", f"rank at most {order}, below M = {m}"
     else:
         eigenvalues, sums, certificates = dense_eigenvalues(op, checkpoint, progress)
-        smallest = (
-            f"gram does not apply: {obstacle}"
-            if obstacle
-            else f"M = {m} is below the bound {order} on the rank"
-        )
+        smallest = f"gram does not apply: {obstacle}" if obstacle else f"M = {m} is below the bound {order} on the rank"
         method, reason = "dense", "asked for" if method == "dense" else smallest
     certificates |= {
         "trace": abs(eigenvalues.sum() - sums["trace"]) / max(np.abs(eigenvalues).sum(), 1e-300),
@@ -132,9 +124,7 @@ def dense_eigenvalues(op: CurvatureOperator, checkpoint, progress) -> tuple[np.n
 
 def matrix_certificates(op: CurvatureOperator, matrix: torch.Tensor) -> dict[str, float]:
     """Relative asymmetry of a matrix, and its distance to the operator on one random vector."""
-    probe = torch.randn(op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
-        matrix
-    )
+    probe = torch.randn(op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(matrix)
     product = op._autograd_product(probe[None])[0]
     step = max(1, 2**24 // len(matrix))
     parts = ((matrix[i : i + step], matrix[:, i : i + step].T) for i in range(0, len(matrix), step))

@@ -73,9 +73,7 @@ def train(
     if not 0 <= batch_size <= n:
         raise ValueError(f"batch_size={batch_size}: give 0 (all) to N={n}")
     if iterations < 0 or not step_size > 0:
-        raise ValueError(
-            f"iterations={iterations}, step_size={step_size}: give at least 0, and a positive step"
-        )
+        raise ValueError(f"iterations={iterations}, step_size={step_size}: give at least 0, and a positive step")
     parameters = list(model.parameters())
     order = batches_of(n, batch_size, None if seed is None else torch.Generator().manual_seed(seed))
     history, record = History(), set(record)
@@ -93,9 +91,7 @@ def train(
         history.parameters.append(parameters_to_vector(parameters).detach().clone())
 
     iteration = 0
-    for iteration in tqdm(
-        range(iterations), desc="training", delay=2, mininterval=1, disable=progress is False
-    ):
+    for iteration in tqdm(range(iterations), desc="training", delay=2, mininterval=1, disable=progress is False):
         if batch_size in (0, n):
             loss, gradients, norm = gradient(inputs, targets)
         else:

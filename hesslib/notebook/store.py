@@ -102,9 +102,7 @@ class Store:
         except (ValueError, KeyError):
             intact = False
         if not intact:
-            warnings.warn(
-                f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=2
-            )
+            warnings.warn(f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=2)
             return None
         with np.load(arrays, allow_pickle=False) as data:
             return {key: data[key] for key in data.files}, made
@@ -139,9 +137,7 @@ class Store:
         if found is None:
             source, start = source or inspect.getsource(function), time.perf_counter()
             result = {k: np.asarray(v) for k, v in function(**parameters).items()}
-            self.save(
-                name, parameters, result, provenance(name, parameters, source, time.perf_counter() - start)
-            )
+            self.save(name, parameters, result, provenance(name, parameters, source, time.perf_counter() - start))
             found = self.load(name, parameters)
         return found
 
@@ -188,9 +184,7 @@ class Sweep:
     def where(self, **parameters: Any) -> Sweep:
         """The part of the sweep with the given parameters."""
         keep = [i for i, p in enumerate(self.parameters) if all(p[k] == v for k, v in parameters.items())]
-        return Sweep(
-            self.name, [self.parameters[i] for i in keep], [(self.results[i], self.made[i]) for i in keep]
-        )
+        return Sweep(self.name, [self.parameters[i] for i in keep], [(self.results[i], self.made[i]) for i in keep])
 
     @property
     def label(self) -> str:

@@ -11,23 +11,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def test_environment_repeats_the_project_requirements():
     pip = next(
-        d["pip"]
-        for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-        if isinstance(d, dict)
+        d["pip"] for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, dict)
     )
     extras = PROJECT["optional-dependencies"]
-    needed = (
-        PROJECT["dependencies"] + extras["html"] + [r for r in extras["book"] if not r.startswith("hesslib[")]
-    )
+    needed = PROJECT["dependencies"] + extras["html"] + [r for r in extras["book"] if not r.startswith("hesslib[")]
     assert sorted(pip) == sorted([*needed, "-e ."])
 
 
 def test_every_requirement_has_an_upper_bound():
     for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         for requirement in group:
-            assert "==" in requirement or "<" in requirement or requirement.startswith("hesslib["), (
-                requirement
-            )
+            assert "==" in requirement or "<" in requirement or requirement.startswith("hesslib["), requirement
 
 
 def test_contents_name_exactly_the_notebooks_that_exist():
@@ -41,9 +35,7 @@ def test_contents_name_exactly_the_notebooks_that_exist():
 
 
 def test_package_stays_thin():
-    count = lambda *parts: sum(
-        len(p.read_text().splitlines()) for p in ROOT.joinpath("hesslib", *parts).rglob("*.py")
-    )
+    count = lambda *parts: sum(len(p.read_text().splitlines()) for p in ROOT.joinpath("hesslib", *parts).rglob("*.py"))
     assert count() <= 3200 and count("curvature") <= 1750
 
 

@@ -46,13 +46,9 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path, monkeypatch):
     again = hessian_of(by_name["convolution"])
     rows = []
     monkeypatch.setattr(again, "product", lambda v, f=again.product: (rows.append(len(v)), f(v))[1])
-    exact = reference(
-        by_name["convolution"].model, by_name["convolution"].inputs, by_name["convolution"].targets
-    )
+    exact = reference(by_name["convolution"].model, by_name["convolution"].inputs, by_name["convolution"].targets)
     assert distance(again.to_dense(checkpoint=tmp_path), exact) < 1e-12
-    assert sum(rows) == sum(1 for _, at in again.structure.head for _ in range(at.start, at.stop)) - sum(
-        calls
-    )
+    assert sum(rows) == sum(1 for _, at in again.structure.head for _ in range(at.start, at.stop)) - sum(calls)
 
 
 def test_a_checkpoint_of_another_problem_is_not_used(tmp_path):

@@ -12,9 +12,7 @@ by_name = {case.name: case for case in CASES}
 def operators(case):
     risk = EmpiricalRisk(case.model, case.inputs, case.targets, case.loss)
     found = [risk.hessian(), risk.ggn(), risk.residual()]
-    return found + (
-        [risk.ggn("probability"), risk.residual("probability")] if case.loss == "cross_entropy" else []
-    )
+    return found + ([risk.ggn("probability"), risk.residual("probability")] if case.loss == "cross_entropy" else [])
 
 
 def test_gram_agrees_with_dense_wherever_it_applies():
@@ -65,10 +63,7 @@ def test_auto_takes_the_smaller_matrix_and_says_why():
     assert spectrum(risk.hessian()).reason == "M = 18 is below the bound 22 on the rank"
     assert spectrum(risk.ggn("probability")).method == "gram"
     curved = by_name["Tanh-5-4-3"]
-    assert (
-        "piecewise linear"
-        in spectrum(EmpiricalRisk(curved.model, curved.inputs, curved.targets).hessian()).reason
-    )
+    assert "piecewise linear" in spectrum(EmpiricalRisk(curved.model, curved.inputs, curved.targets).hessian()).reason
 
 
 @pytest.mark.parametrize(

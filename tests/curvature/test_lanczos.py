@@ -18,9 +18,7 @@ def with_spectrum(values, seed=0):
     return (q * values) @ q.T
 
 
-OUTLIERS = np.concatenate(
-    [np.linspace(5, 15, 10), np.random.default_rng(1).normal(0, 0.1, 490), [-3.0, -4.0]]
-)
+OUTLIERS = np.concatenate([np.linspace(5, 15, 10), np.random.default_rng(1).normal(0, 0.1, 490), [-3.0, -4.0]])
 
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM"])
@@ -68,9 +66,7 @@ def test_giving_up_is_admitted():
     assert not found.converged and found.products == 10
 
 
-@pytest.mark.parametrize(
-    "values", [[5.0] * 3 + [1.0] * 40, [0.0] * 30, [2.0] * 20, [7.0, 7.0, -7.0, 0.0] + [0.0] * 30]
-)
+@pytest.mark.parametrize("values", [[5.0] * 3 + [1.0] * 40, [0.0] * 30, [2.0] * 20, [7.0, 7.0, -7.0, 0.0] + [0.0] * 30])
 @pytest.mark.parametrize("which", ["LA", "SA", "LM"])
 def test_exhausted_spaces_and_repeated_eigenvalues(values, which):
     k = 3
@@ -110,9 +106,7 @@ def test_float32_converges_to_its_own_accuracy():
     case = by_name["Tanh-5-4-6-3"]
     model = __import__("copy").deepcopy(case.model).float()
     found = top_eigenpairs(EmpiricalRisk(model, case.inputs.float(), case.targets).hessian(), 2)
-    exact = np.linalg.eigvalsh(EmpiricalRisk(case.model, case.inputs, case.targets).hessian().to_dense())[
-        ::-1
-    ][:2]
+    exact = np.linalg.eigvalsh(EmpiricalRisk(case.model, case.inputs, case.targets).hessian().to_dense())[::-1][:2]
     assert found.converged and found.eigenvectors.dtype == np.float32
     np.testing.assert_allclose(found.eigenvalues, exact, rtol=1e-4)
 
@@ -147,9 +141,7 @@ def test_negative_fraction_has_an_honest_error():
     values = np.concatenate([-np.ones(60) - np.arange(60) / 60, np.linspace(1, 2, 240)])
     hits = 0
     for seed in range(10):
-        mean, error = spectral_density(
-            aslinearoperator(with_spectrum(values)), 10, 40, seed
-        ).negative_fraction(0.1)
+        mean, error = spectral_density(aslinearoperator(with_spectrum(values)), 10, 40, seed).negative_fraction(0.1)
         hits += abs(mean - 0.2) < 2 * error
     assert hits >= 7
 
@@ -190,7 +182,5 @@ def test_model_on_batches_gives_the_same_pairs():
     case = by_name["Softplus-5-4-6-3"]
     whole = EmpiricalRisk(case.model, case.inputs, case.targets).hessian()
     parts = EmpiricalRisk(case.model, case.inputs.split(4), case.targets.split(4)).hessian()
-    np.testing.assert_allclose(
-        top_eigenpairs(whole, 2).eigenvalues, top_eigenpairs(parts, 2).eigenvalues, rtol=1e-12
-    )
+    np.testing.assert_allclose(top_eigenpairs(whole, 2).eigenvalues, top_eigenpairs(parts, 2).eigenvalues, rtol=1e-12)
     assert isinstance(whole @ torch.ones(whole.shape[0]).double(), torch.Tensor)

@@ -44,9 +44,7 @@ def test_two_routes_agree_for_ggn_and_residual(case):
 
 def test_closed_form_is_used_where_it_applies_and_only_there():
     found = {c.name: risk_of(c).hessian().structure for c in CASES}
-    assert all(
-        found[n] is not None and not found[n].head for n in ("ReLU-5-4-3", "functional", "flatten", "no-bias")
-    )
+    assert all(found[n] is not None and not found[n].head for n in ("ReLU-5-4-3", "functional", "flatten", "no-bias"))
     assert found["convolution"].head and len(found["convolution"].layers) == 2
     assert found["shared"] is None or len(found["shared"].layers) == 1
     assert [len(found["skip"].layers), len(found["skip"].head)] == [1, 4]
@@ -82,9 +80,7 @@ def test_probability_reading_is_the_empirical_fisher_matrix():
     rows = []
     for x, y in zip(case.inputs, case.targets):
         loss = F.cross_entropy(case.model(x[None]), y[None])
-        rows.append(
-            torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(case.model.parameters()))])
-        )
+        rows.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(case.model.parameters()))]))
     rows = torch.stack(rows)
     assert distance(risk_of(case).ggn("probability").to_dense(), rows.T @ rows / len(rows)) < 1e-13
 
@@ -129,9 +125,7 @@ def test_frozen_parameters_are_left_out():
 def test_chunks_do_not_change_the_product(columns, budget):
     case = by_name["convolution"]
     op = risk_of(case).hessian()
-    v = torch.randn(
-        op.shape[0], columns, dtype=torch.float64, generator=torch.Generator().manual_seed(columns)
-    )
+    v = torch.randn(op.shape[0], columns, dtype=torch.float64, generator=torch.Generator().manual_seed(columns))
     whole = op @ v
     op.memory_budget = budget
     assert distance(op @ v, whole) < 1e-13
@@ -172,9 +166,7 @@ def test_callable_loss():
 
 
 def test_model_is_left_as_it_was_and_the_risk_as_it_is():
-    model = (
-        nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)).double().eval()
-    )
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)).double().eval()
     model[0].weight.grad = torch.ones(4, 5).double()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     x, y = by_name["functional"].inputs, by_name["functional"].targets
@@ -210,9 +202,7 @@ BAD = {
     "0.weight, 0.bias": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, parameters=["weight"]),
     "mse needs": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, "mse"),
     "output='softmax'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).ggn("softmax"),
-    "needs loss='cross_entropy'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, x[:, :3], "mse").ggn(
-        "probability"
-    ),
+    "needs loss='cross_entropy'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, x[:, :3], "mse").ggn("probability"),
     "V has shape": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).hessian() @ torch.ones(4),
     "vector: shape": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).at(torch.ones(4)),
 }
@@ -242,9 +232,7 @@ BAD |= {
     "average over the examples": lambda x, y: EmpiricalRisk(
         mlp(5, 3).double(), x, y, nn.CrossEntropyLoss(reduction="sum")
     ),
-    "scalar tensor": lambda x, y: EmpiricalRisk(
-        mlp(5, 3).double(), x, y, nn.CrossEntropyLoss(reduction="none")
-    ),
+    "scalar tensor": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, nn.CrossEntropyLoss(reduction="none")),
     "depends on how the examples are batched": half_weighted,
     "outputs' shape (N, *(3,)), got (4, 1)": lambda x, y: EmpiricalRisk(
         mlp(5, 3).double(), [x[:4], x[4:8]], [x[:4, :3], x[4:8, :1]], "mse"
@@ -293,7 +281,5 @@ def test_attention_has_products_too():
     x, y = torch.randn(5, 6, 4).double(), torch.arange(5) % 3
     risk = EmpiricalRisk(Attends().double(), x, y)
     v = torch.randn(risk.num_parameters, dtype=torch.float64)
-    difference = (
-        risk.at(risk.vector + 1e-6 * v).gradient() - risk.at(risk.vector - 1e-6 * v).gradient()
-    ) / 2e-6
+    difference = (risk.at(risk.vector + 1e-6 * v).gradient() - risk.at(risk.vector - 1e-6 * v).gradient()) / 2e-6
     assert distance(risk.hessian() @ v, difference) < 1e-6

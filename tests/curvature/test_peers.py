@@ -7,9 +7,7 @@ from torch import nn
 from hesslib import EmpiricalRisk
 from tests.curvature.cases import CASES, distance
 
-curvlinops = pytest.importorskip(
-    "curvlinops", reason="curvlinops is not installed (pip install -e '.[peers]')"
-)
+curvlinops = pytest.importorskip("curvlinops", reason="curvlinops is not installed (pip install -e '.[peers]')")
 
 names = ["Tanh-5-4-6-3", "ReLU-5-4-3", "relu-convolution", "skip", "mse"]
 cases = [c for c in CASES if c.name in names]
@@ -26,9 +24,7 @@ def test_operators_agree_with_curvlinops(case, kind):
         "ggn": curvlinops.GGNLinearOperator,
         "fisher": curvlinops.EFLinearOperator,
     }[kind]
-    data = list(
-        zip(case.inputs.split([1, len(case.inputs) - 1]), case.targets.split([1, len(case.inputs) - 1]))
-    )
+    data = list(zip(case.inputs.split([1, len(case.inputs) - 1]), case.targets.split([1, len(case.inputs) - 1])))
     other = theirs(case.model, loss, list(case.model.parameters()), data)
     risk = EmpiricalRisk(case.model, *zip(*data), case.loss)
     ours = {"hessian": risk.hessian, "ggn": risk.ggn, "fisher": lambda: risk.ggn("probability")}[kind]()

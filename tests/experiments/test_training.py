@@ -35,17 +35,13 @@ def test_records_are_taken_before_the_step_of_that_number(data):
     assert history.iterations == [0, 4, 10] and torch.equal(history.parameters[0], start)
     assert history.losses[0] > history.losses[1] > history.losses[2]
     assert torch.equal(history.parameters[-1], torch.nn.utils.parameters_to_vector(model.parameters()))
-    assert history.losses[-1] == pytest.approx(
-        float(F.cross_entropy(model(data.inputs), data.targets).detach())
-    )
+    assert history.losses[-1] == pytest.approx(float(F.cross_entropy(model(data.inputs), data.targets).detach()))
 
 
 def test_mini_batch_records_are_of_the_whole_training_set(data):
     model = network()
     whole = float(F.cross_entropy(model(data.inputs), data.targets).detach())
-    history = train(
-        model, data.inputs, data.targets, step_size=0.1, iterations=3, batch_size=8, seed=1, record=[0]
-    )
+    history = train(model, data.inputs, data.targets, step_size=0.1, iterations=3, batch_size=8, seed=1, record=[0])
     assert history.losses[0] == pytest.approx(whole, rel=1e-14)
 
 
@@ -58,9 +54,7 @@ def test_batches_cover_each_epoch_once():
 
 
 def test_training_stops_at_the_gradient_tolerance(data):
-    history = train(
-        network(), data.inputs, data.targets, step_size=0.5, iterations=5000, gradient_tolerance=0.05
-    )
+    history = train(network(), data.inputs, data.targets, step_size=0.5, iterations=5000, gradient_tolerance=0.05)
     assert history.iterations[-1] < 5000 and history.gradient_norms[-1] <= 0.05
 
 

@@ -25,9 +25,7 @@ def test_a_figure_has_every_form_and_follows_the_page():
 
 
 def test_the_same_figure_is_the_same_text():
-    make = lambda: figures.Panels(
-        "fig_x", "Squares of the first three whole numbers, rising.", example()
-    ).svg(0)
+    make = lambda: figures.Panels("fig_x", "Squares of the first three whole numbers, rising.", example()).svg(0)
     assert make() == make()
 
 

@@ -50,9 +50,7 @@ def test_wrong_values_name_the_parameter_and_what_is_valid(change, message):
 
 def test_an_injected_name_that_is_not_declared_is_refused():
     history = {"In": ["", "seed: int = 0", "# Parameters\nseed = 4\nsede = 5\n"], "sede": 5}
-    with pytest.raises(
-        ParameterError, match=r"sede = 5 is not a parameter.*did you mean 'seed'.*scale, data, hidden"
-    ):
+    with pytest.raises(ParameterError, match=r"sede = 5 is not a parameter.*did you mean 'seed'.*scale, data, hidden"):
         resolve({**GOOD, **history}, **RANGES)
 
 

@@ -23,9 +23,7 @@ def executed(source):
 @pairs
 def test_source_and_notebook_agree(source):
     ours, theirs = runner.read(source), executed(source)
-    assert [(c.cell_type, c.source, c.id) for c in ours.cells] == [
-        (c.cell_type, c.source, c.id) for c in theirs.cells
-    ]
+    assert [(c.cell_type, c.source, c.id) for c in ours.cells] == [(c.cell_type, c.source, c.id) for c in theirs.cells]
 
 
 @pairs
@@ -51,9 +49,7 @@ def test_papermill_finds_each_parameter_with_type_default_and_help(source):
     for name, p in found.items():
         assert p["inferred_type_name"] in ("int", "float", "str", "list", "bool"), name
         assert p["default"] and len(p["help"]) > 8, name
-    resolve_cell = next(
-        c.source for c in runner.read(source).cells if "resolve(" in c.source and c.cell_type == "code"
-    )
+    resolve_cell = next(c.source for c in runner.read(source).cells if "resolve(" in c.source and c.cell_type == "code")
     assert set(found) == {"scale"} | set(re.findall(r"^    (\w+)=", resolve_cell, re.M))
 
 
@@ -72,9 +68,7 @@ def test_the_notebook_is_clean_and_small(source):
 @pairs
 def test_cells_are_short_enough_to_read(source):
     for cell in runner.read(source).cells:
-        if cell.cell_type == "code" and not {"hide-input", "remove-cell"} & set(
-            cell.metadata.get("tags", [])
-        ):
+        if cell.cell_type == "code" and not {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", [])):
             assert len(cell.source.splitlines()) <= 16, cell.source
 
 
@@ -89,9 +83,7 @@ def test_figures_are_placed_and_described(source):
 
 
 def command(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=cwd, timeout=600
-    )
+    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=cwd, timeout=600)
 
 
 SMOKE = {
@@ -140,10 +132,7 @@ def test_plain_papermill_stops_at_a_misspelt_name(tmp_path):
 
 def test_our_command_refuses_before_anything_runs(tmp_path):
     done = command("hesslib", "run", "01", "-p", "sede=5", "-o", str(tmp_path / "runs"), cwd=tmp_path)
-    assert (
-        done.returncode == 2
-        and "sede is not a parameter (did you mean 'seed'?); valid names: scale" in done.stderr
-    )
+    assert done.returncode == 2 and "sede is not a parameter (did you mean 'seed'?); valid names: scale" in done.stderr
     assert not (tmp_path / "runs").exists()
     missing = command("hesslib", "run", "99", cwd=tmp_path)
     assert missing.returncode == 2 and "01_spectrum" in missing.stderr
