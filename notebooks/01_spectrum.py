@@ -68,7 +68,7 @@ from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 from hesslib.notebook import figures
-from hesslib.notebook.store import Store
+from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
 # ## The network, trained
@@ -444,9 +444,5 @@ print(
 # ## Provenance
 
 # %% tags=["hide-input"]
-from hesslib.notebook.store import code_hash, device_name, versions
-
-print(", ".join(f"{k} {v}" for k, v in versions().items()))
-print(
-    f"computed on {device_name()}; hesslib {code_hash()}; scale {p.scale}, seed {p.seed}"
-)
+print(made_here())
+print(f"scale {p.scale}, seed {p.seed}")

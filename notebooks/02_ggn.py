@@ -83,7 +83,7 @@ from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
 from hesslib.notebook import figures
-from hesslib.notebook.store import Store
+from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
 # ## Train, and take the terms apart along the way
@@ -595,8 +595,5 @@ print(
 # ## Provenance
 
 # %% tags=["hide-input"]
-from hesslib.notebook.store import code_hash, device_name, versions
-
-print(", ".join(f"{k} {v}" for k, v in versions().items()))
-print(f"computed on {device_name()}; hesslib {code_hash()}")
+print(made_here())
 print(f"scale {p.scale}, seed {p.seed}")

@@ -73,7 +73,7 @@ from hesslib.experiments.data import blobs
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 from hesslib.notebook import figures
-from hesslib.notebook.store import Store
+from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
 # ## Train and look
@@ -169,6 +169,14 @@ run = p.scale == "paper"
 runs = Store().sweep("03_data", clusters, grid, run=run, jobs=2)
 print(runs.label)
 
+
+def block_runs(block, k):
+    """The stored runs of one row."""
+    row = row_setting(block, k, 0)
+    row.pop("seed")
+    return runs.where(**row).results
+
+
 # %% [markdown]
 # ### Figure 2
 
@@ -206,17 +214,8 @@ labels = {
 quick_panel = figures.panel(f"here, seed {p.seed}", **labels)
 draw(quick_panel, {k: [r] for k, r in here.items()})
 stored_panel = figures.panel(f"stored, SGD, ReLU, {p.seeds} seeds", **labels)
-sgd = {
-    k: runs.where(
-        **{
-            n: v
-            for n, v in row_setting(("SGD", "relu", 1), k, 0).items()
-            if n != "seed"
-        }
-    )
-    for k in CLASSES
-}
-draw(stored_panel, {k: g.results for k, g in sgd.items() if len(g)})
+sgd = {k: block_runs(("SGD", "relu", 1), k) for k in CLASSES}
+draw(stored_panel, {k: found for k, found in sgd.items() if found})
 figures.show(
     "fig_gap",
     "Leading eigenvalues by rank on logarithmic axes for each number of clusters, left for the runs on "
@@ -245,13 +244,6 @@ figures.show(
 
 
 # %% tags=["hide-input"]
-def block_runs(block, k):
-    """The stored runs of one row."""
-    row = row_setting(block, k, 0)
-    row.pop("seed")
-    return runs.where(**row).results
-
-
 def span(values):
     """Median with range."""
     if not len(values):
@@ -532,8 +524,5 @@ print(
 # ## Provenance
 
 # %% tags=["hide-input"]
-from hesslib.notebook.store import code_hash, device_name, versions
-
-print(", ".join(f"{k} {v}" for k, v in versions().items()))
-print(f"computed on {device_name()}; hesslib {code_hash()}")
+print(made_here())
 print(f"scale {p.scale}, seed {p.seed}")

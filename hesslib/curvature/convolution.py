@@ -110,10 +110,7 @@ def evaluate(stages: list, risk, places: dict[str, slice], x: Tensor) -> tuple[l
 
 def fill_convolutions(matrix: Tensor, op, structure: LayerStructure, progress: bool | None) -> bool:
     """Fill the rows of the parameters before the Linear layers in closed form; False if that is not possible."""
-    risk, stages = op.risk, stages_of(op.risk.model)
-    places, start = {}, 0
-    for name, p in risk.parameters.items():
-        places[name] = slice(start, start := start + p.numel())
+    risk, stages, places = op.risk, stages_of(op.risk.model), op.risk.places
     needed = {
         f"{name}.{kind}" for (name, m), *_ in stages for kind in ("weight", "bias") if getattr(m, kind) is not None
     }
@@ -132,18 +129,18 @@ def fill_convolutions(matrix: Tensor, op, structure: LayerStructure, progress: b
     found = first[0]
     pairs = [(high.slope.numel(), low.rows.numel()) for i, low in enumerate(found) for high in found[i:]]
     step = max(1, op.memory_budget // (4 * matrix.element_size() * max(f * m for f, m in pairs)))
-    head = torch.cat([s.rows.flatten() for s in first[0]])
+    head = torch.cat([s.rows.flatten() for s in found])
     rows = matrix.new_zeros(len(head), len(matrix))
     starts = range(0, len(inputs), step)
-    kept = []  # Jacobians of several chunks, for one matrix product
+    kept, begin = [], 0  # Jacobians of several chunks, for one matrix product, and their first example
     for start in tqdm(starts, desc=f"{op.name}, examples", delay=2, disable=progress is False):
         part = slice(start, start + step)
         found, _ = evaluate(stages, risk, places, inputs[part])
         kept.append(_jacobian(structure, found, part, b[part], len(matrix)))
         if sum(map(len, kept)) > 1000 or start == starts[-1]:
-            jacobian, kept = torch.cat(kept), []
-            sign = signs[: part.stop].reshape(-1, 1)[-len(jacobian) :] if len(jacobian) else 1
+            jacobian, sign = torch.cat(kept), signs[begin : part.stop].reshape(-1, 1)
             rows += (jacobian[:, head] * sign).T @ jacobian
+            kept, begin = [], part.stop
         if bent:
             _add_gradient_rows(rows, structure, found, part, known)
     matrix[head] = rows

@@ -36,19 +36,18 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
             f"{op.name}: {m} x {m} needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; use "
             "spectrum(op, method='gram') where it applies, top_eigenpairs(op, k) or spectral_density(op, ...)"
         )
-    structure, where = op.structure, range(m)
+    structure, where = op.structure, list(range(m))
     matrix = torch.zeros(m, m, dtype=op.risk.dtype, device=op.risk.device)
     if structure is not None:
         fill_closed_form(matrix, structure, *op.closed_terms)
         where = [i for _, at in structure.head for i in range(at.start, at.stop)]
         if where and fill_convolutions(matrix, op, structure, progress):
             where = []
-    if len(where) == 0:
-        return matrix
-    rows = _product_rows(op, list(where), checkpoint, progress)
-    where = torch.as_tensor(list(where), device=matrix.device)
-    matrix[where] = rows
-    matrix[:, where] = rows.T
+    if where:
+        rows = _product_rows(op, where, checkpoint, progress)
+        where = torch.as_tensor(where, device=matrix.device)
+        matrix[where] = rows
+        matrix[:, where] = rows.T
     return matrix
 
 
@@ -60,7 +59,7 @@ def _product_rows(op: CurvatureOperator, where: list[int], checkpoint, progress)
         save = RowCheckpoint(Path(checkpoint), op, len(where))
         done = save.load(rows)
     # at least 20 steps, so that the bar moves and an interruption loses little
-    step = max(1, min(256, op.memory_budget // op.bytes_per_column, -(-len(where) // 20)))
+    step = max(1, min(op.chunk, -(-len(where) // 20)))
     bar = tqdm(total=len(where), initial=done, desc=f"{op.name}, rows", delay=2, disable=progress is False)
     for start in range(done, len(where), step):
         part = where[start : start + step]
@@ -109,10 +108,9 @@ class RowCheckpoint:
 
 def fill_closed_form(matrix: Tensor, structure: LayerStructure, gradient: Tensor, curvature: Tensor) -> None:
     """Add the blocks between the layers of the chain to ``matrix`` (M, M), zero there before."""
-    layers = [l for l in structure.layers if l.weight_at is not None or l.bias_at is not None]
     known = dict(zip(map(id, structure.layers), structure.backward(gradient, curvature), strict=True))
     for column, low in enumerate(structure.layers):
-        if low not in layers:
+        if not places(low):
             continue
         jacobian = None  # dz_high / dz_low, (N, n_high, n_low)
         for row in range(column, len(structure.layers)):
@@ -125,7 +123,7 @@ def fill_closed_form(matrix: Tensor, structure: LayerStructure, gradient: Tensor
                 inner = torch.diag_embed(below.slope) if jacobian is None else below.slope[:, :, None] * jacobian
                 jacobian = high.weight @ inner
                 cross = a @ jacobian
-            if high in layers:
+            if places(high):
                 _add_curvature(matrix, high, low, cross)
                 if inner is not None and bool(d.any()):
                     _add_gradient(matrix, high, low, d, inner, diagonal=row == column + 1)

@@ -125,7 +125,7 @@ def cholesky(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram_eigenvalues(op: CurvatureOperator, progress: bool | None = None) -> tuple[np.ndarray, dict[str, float]]:
-    """All M eigenvalues, ascending, and the trace and squared Frobenius norm from the small matrix."""
+    """The eigenvalues that are not zero of themselves, and trace and squared Frobenius norm of the small matrix."""
     stages = iter(tqdm(["inner products", "factor", "eigenvalues"], op.name, delay=2, disable=progress is False))
     next(stages)
     gram, signs = gram_matrix(op)
@@ -148,5 +148,4 @@ def gram_eigenvalues(op: CurvatureOperator, progress: bool | None = None) -> tup
     next(stages)
     values = torch.linalg.eigvalsh(small, UPLO="U").cpu().numpy()
     next(stages, None)
-    eigenvalues = np.sort(np.concatenate([values, np.zeros(op.shape[0] - len(values))]))
-    return eigenvalues, {"trace": trace, "square": square}
+    return values, {"trace": trace, "square": square}

@@ -148,9 +148,7 @@ class LayerStructure:
         a = torch.cat(caught)
         if a.ndim != 2 or outputs.ndim != 2:
             return None
-        self, places, start = cls(), {}, 0
-        for name, p in risk.parameters.items():
-            places[name] = slice(start, start := start + p.numel())
+        self, places = cls(), risk.places
         values = {**risk.parameters, **risk.constants}
         self.layers = []
         for name, layer, activations in chain:
@@ -164,7 +162,6 @@ class LayerStructure:
             return None  # something between the layers escaped the trace
         self.head = list(places.items())
         self.outputs, self.targets = outputs, torch.cat([y for _, y in risk.batches])
-        self.num_parameters = risk.num_parameters
         return self
 
     def backward(self, gradient: Tensor, curvature: Tensor | None):

@@ -150,14 +150,16 @@ class CurvatureOperator(LinearOperator):
         # tangent and cotangent of each output, with as much again for what an operation saves
         return self.dtype.itemsize * (4 * sum(sizes) + 4 * self.risk.num_parameters)
 
+    @property
+    def chunk(self) -> int:
+        """Columns that go through at a time within the memory budget; more than 256 gain nothing."""
+        return max(1, min(256, self.memory_budget // self.bytes_per_column))
+
     def product(self, vectors: Tensor) -> Tensor:
         """Products with the rows of a (k, M) tensor, in chunks of bounded memory."""
         closed = self.structure is not None and not self.structure.head
-        chunk = max(1, min(256, self.memory_budget // self.bytes_per_column))
-        done = []
-        for v in vectors.to(self.risk.vector).split(chunk):
-            done.append(self.structure.product(v, *self.closed_terms) if closed else self._autograd_product(v))
-        return torch.cat(done) if done else torch.zeros_like(vectors)
+        one = (lambda v: self.structure.product(v, *self.closed_terms)) if closed else self._autograd_product
+        return torch.cat([one(v) for v in vectors.to(self.risk.vector).split(self.chunk)])
 
     def __matmul__(self, other):
         """Product with (M,) or (M, k), in the kind (numpy or torch) of what is given."""

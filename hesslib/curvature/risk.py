@@ -68,7 +68,7 @@ class EmpiricalRisk:
                 raise ValueError("model: none of its parameters requires a gradient")
         else:
             chosen = [parameters] if isinstance(parameters, str) else list(parameters)
-            unknown = [n if isinstance(n, str) else type(n).__name__ for n in chosen if n not in [*everything]]
+            unknown = [n if isinstance(n, str) else type(n).__name__ for n in chosen if n not in everything]
             if unknown or not chosen:
                 raise ValueError(f"parameters={unknown}: give names, at least one of {', '.join(everything)}")
         self.parameters = {n: p.detach().clone() for n, p in everything.items() if n in set(chosen)}
@@ -170,6 +170,14 @@ class EmpiricalRisk:
         }
 
     @property
+    def places(self) -> dict[str, slice]:
+        """Where each parameter lies in the flattened vector."""
+        places, start = {}, 0
+        for name, p in self.parameters.items():
+            places[name] = slice(start, start := start + p.numel())
+        return places
+
+    @property
     def vector(self) -> Tensor:
         """The parameters (M,) at which the risk is taken."""
         return torch.cat([p.reshape(-1) for p in self.parameters.values()])
@@ -211,7 +219,7 @@ class EmpiricalRisk:
             return 2 / c * (outputs - targets), (2 / c * torch.eye(c).to(outputs)).expand(n, c, c)
         one = lambda f, y: self.loss_function(f[None], y[None])
         mean = vmap(one)(outputs, targets).mean()
-        if not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5 if n else 0):
+        if not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5):
             raise ValueError("loss: this callable is not a mean over examples, so it has no per-example curvature")
         return vmap(torch.func.grad(one))(outputs, targets), vmap(hessian(one))(outputs, targets)
 

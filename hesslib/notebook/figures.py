@@ -20,8 +20,6 @@ COLORS = {
     "start": "#8a8a8a",
     "end": "#0f7fc0",
     "theory": "#b0528f",
-    "paper": "#c9682a",
-    "spread": "#5d93c4",
 }
 SERIES = ["#0f7fc0", "#c9682a", "#1f9a70", "#b0528f", "#a58a12", "#7a6fd0"]
 INK = "#1a1b1c"  # becomes the colour of the page's text

@@ -62,6 +62,12 @@ def versions() -> dict[str, str]:
     }
 
 
+def made_here() -> str:
+    """Versions, machine and code of what is being computed now, for the end of a chapter."""
+    numbers = ", ".join(f"{k} {v}" for k, v in versions().items())
+    return f"{numbers}\ncomputed on {device_name()}; hesslib {code_hash()}"
+
+
 def provenance(name: str, parameters: dict[str, Any], source: str, seconds: float) -> dict[str, Any]:
     """How, when and where a result was made."""
     head = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
