@@ -201,7 +201,7 @@ def draw(ax, groups):
             ax.fill_between(
                 rank, top.min(0), top.max(0), color=color, alpha=0.15, lw=0
             )
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower left")
     ax.set_ylim(bottom=1e-5)
 
 
