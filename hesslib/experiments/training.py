@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm.auto import tqdm
 
 
@@ -18,12 +26,17 @@ class DivergenceError(RuntimeError):
 
 @dataclass
 class History:
-    """What was recorded: iteration numbers, loss and gradient norm over the whole training set, parameters (M,)."""
+    """What was recorded: iteration numbers, loss and gradient norm over the whole training set, parameters (M,).
+
+    With ``measure``: iteration numbers, and what it returned. ``seconds`` counts the training, pauses left out.
+    """
 
     iterations: list[int] = field(default_factory=list)
+    measures: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     parameters: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def batches_of(count: int, size: int, generator: torch.Generator | None):
@@ -47,6 +60,8 @@ def train(
     seed: int | None = None,
     record: Collection[int] = (),
     gradient_tolerance: float = 0.0,
+    measure: Callable[[nn.Module], dict[str, float]] | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> History:
     """Train in place on the mean cross-entropy by (stochastic) gradient descent with a constant step.
@@ -60,13 +75,17 @@ def train(
         record: iterations at which to record, before the step of that number is taken;
             ``iterations`` itself is the end, always recorded.
         gradient_tolerance: stop before a step whose (batch) gradient norm is at most this.
+        measure: what to record of the model, as numbers by name, where loss and gradient over the whole
+            training set and the parameters would be too much.
+        checkpoint: file that keeps the state at every record (needs ``measure``). A run stopped at any moment
+            and started again goes on from there and ends as if it had never been stopped, bit for bit.
         progress: False hides the bar, which otherwise shows when training takes over two seconds.
 
     Returns:
         the records.
 
     Raises:
-        ValueError: batch_size exceeds N, or a number is out of range.
+        ValueError: batch_size exceeds N, a number is out of range, or the checkpoint is of another run.
         DivergenceError: loss or gradient became infinite or NaN.
     """
     n = len(inputs)
@@ -74,9 +93,19 @@ def train(
         raise ValueError(f"batch_size={batch_size}: give 0 (all) to N={n}")
     if iterations < 0 or not step_size > 0:
         raise ValueError(f"iterations={iterations}, step_size={step_size}: give at least 0, and a positive step")
+    if checkpoint is not None and measure is None:
+        raise ValueError(
+            f"checkpoint={str(checkpoint)!r}: give measure too, the parameters at each record are not kept"
+        )
     parameters = list(model.parameters())
     order = batches_of(n, batch_size, None if seed is None else torch.Generator().manual_seed(seed))
-    history, record = History(), set(record)
+    history, record, begin = History(), set(record), 0
+    if checkpoint is not None:
+        run = [step_size, batch_size, seed, n, gradient_tolerance, sorted(record)]
+        state = Checkpoint(Path(checkpoint), run, model)
+        begin = state.load(model, history)
+        if batch_size not in (0, n):
+            next(islice(order, begin, begin), None)  # the same batches are drawn again and passed over
 
     def gradient(x: Tensor, y: Tensor) -> tuple[float, list[Tensor], float]:
         loss = F.cross_entropy(model(x), y)
@@ -84,27 +113,37 @@ def train(
         norm = float(torch.stack([g.norm() for g in gradients]).norm())
         return float(loss.detach()), gradients, norm
 
-    def keep(iteration: int, loss: float, norm: float) -> None:
+    def keep(iteration: int, known: tuple[float, list[Tensor], float] | None = None) -> None:
+        if measure is not None:
+            history.iterations.append(iteration)
+            history.measures.append(measure(model))
+            history.seconds = before + time.perf_counter() - start
+            if checkpoint is not None:
+                state.save(iteration, model, history)
+            return
+        loss, _, norm = known or gradient(inputs, targets)
+        check(iteration, loss, norm)
         history.iterations.append(iteration)
         history.losses.append(loss)
         history.gradient_norms.append(norm)
         history.parameters.append(parameters_to_vector(parameters).detach().clone())
 
-    iteration = 0
-    for iteration in tqdm(range(iterations), desc="training", delay=2, mininterval=1, disable=progress is False):
-        if batch_size in (0, n):
-            loss, gradients, norm = gradient(inputs, targets)
-        else:
-            batch = next(order)
-            loss, gradients, norm = gradient(inputs[batch], targets[batch])
+    def check(iteration: int, loss: float, norm: float) -> None:
         if not norm < float("inf"):
             raise DivergenceError(
                 f"training diverged at iteration {iteration}: loss {loss}, gradient norm {norm}; "
                 f"step_size={step_size} is too large here, try {step_size / 4:g}"
             )
-        if iteration in record:
-            full = (loss, gradients, norm) if batch_size in (0, n) else gradient(inputs, targets)
-            keep(iteration, full[0], full[2])
+
+    iteration, full = begin, batch_size in (0, n)
+    before, start = history.seconds, time.perf_counter()
+    bar = {"desc": "training", "initial": begin, "total": iterations, "delay": 2, "mininterval": 1}
+    for iteration in tqdm(range(begin, iterations), **bar, disable=progress is False):
+        batch = slice(None) if full else next(order)
+        loss, gradients, norm = gradient(inputs[batch], targets[batch])
+        check(iteration, loss, norm)
+        if iteration in record and history.iterations[-1:] != [iteration]:
+            keep(iteration, (loss, gradients, norm) if full else None)
         if norm <= gradient_tolerance:
             break
         with torch.no_grad():
@@ -112,14 +151,45 @@ def train(
                 p -= step_size * g
     else:
         iteration = iterations
-    if not history.iterations or history.iterations[-1] != iteration:
-        loss, _, norm = gradient(inputs, targets)
-        if not norm < float("inf"):
-            raise DivergenceError(
-                f"training diverged at iteration {iteration}: loss {loss}; step_size={step_size} is too large"
-            )
-        keep(iteration, loss, norm)
+    if history.iterations[-1:] != [iteration]:
+        keep(iteration)
+        history.seconds = before + time.perf_counter() - start
     return history
+
+
+class Checkpoint:
+    """The state of a training run in one file, replaced as a whole, so that it is never half written."""
+
+    def __init__(self, path: Path, run: list, model: nn.Module) -> None:
+        start = parameters_to_vector(model.parameters()).detach().cpu().numpy()
+        self.path, self.run = path, hashlib.sha256(json.dumps(run).encode() + start.tobytes()).hexdigest()
+
+    def load(self, model: nn.Module, history: History) -> int:
+        """Put the saved state into model and history; returns the iteration to go on from, 0 without a file."""
+        if not self.path.exists():
+            return 0
+        try:
+            with np.load(self.path, allow_pickle=False) as data:
+                saved = {k: data[k] for k in data.files}
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"checkpoint={str(self.path)!r} is damaged ({error}): delete it to start anew") from error
+        if str(saved["run"]) != self.run:
+            raise ValueError(f"checkpoint={str(self.path)!r} is of another run: give another name or delete it")
+        with torch.no_grad():
+            values = torch.as_tensor(saved["parameters"])
+            vector_to_parameters(values.to(next(model.parameters()).device), model.parameters())
+        history.iterations, history.measures, history.seconds = json.loads(str(saved["history"]))
+        return int(saved["iteration"])
+
+    def save(self, iteration: int, model: nn.Module, history: History) -> None:
+        """Replace the file by the present state."""
+        values = parameters_to_vector(model.parameters()).detach().cpu().numpy()
+        kept = json.dumps([history.iterations, history.measures, history.seconds])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.savez(file, parameters=values, iteration=iteration, history=kept, run=self.run)
+        part.replace(self.path)
 
 
 def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:

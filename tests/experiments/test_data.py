@@ -1,8 +1,11 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 
-from hesslib.experiments.data import blobs, mnist
+from hesslib.experiments import data
+from hesslib.experiments.data import blobs, cifar10, mnist
 
 
 def test_mnist_is_the_embedded_digits_split_without_overlap():
@@ -66,3 +69,42 @@ def test_separation_is_the_distance_between_centres():
 def test_bad_sizes_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.fixture
+def few_images(tmp_path, monkeypatch):
+    """A cache with three images a file in place of CIFAR-10, and no network."""
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    sums = {}
+    for i, name in enumerate(data.CIFAR10):
+        raw = np.random.default_rng(i).integers(0, 256, (3, 3073), dtype=np.uint8)
+        raw[:, 0] = [i, 0, 9]
+        (folder / name).write_bytes(raw.tobytes())
+        sums[name] = hashlib.sha256(raw.tobytes()).hexdigest()
+    monkeypatch.setattr(data, "CIFAR10", sums)
+    monkeypatch.setenv("HESSLIB_DATA", str(tmp_path))
+
+    def no_network(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(data.pooch, "retrieve", no_network)
+    return folder
+
+
+def test_cifar_is_read_from_the_cache(few_images):
+    d = cifar10()
+    assert d.inputs.shape == (15, 3, 32, 32) and d.test_inputs.shape == (3, 3, 32, 32)
+    assert d.targets[:6].tolist() == [0, 0, 9, 1, 0, 9] and d.test_targets.tolist() == [5, 0, 9]
+    raw = np.frombuffer((few_images / "data_batch_2.bin").read_bytes(), np.uint8).reshape(3, 3073)
+    plain = torch.as_tensor(raw[1, 1:].astype(np.float32)).view(3, 32, 32)
+    for channel, seen in zip(plain, d.inputs[4]):  # red, green and blue planes, each moved and scaled
+        assert float(torch.corrcoef(torch.stack([channel.flatten(), seen.flatten()]))[0, 1]) == pytest.approx(1)
+    torch.testing.assert_close(d.inputs.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
+
+
+def test_a_damaged_image_file_is_never_used(few_images):
+    file = few_images / "data_batch_3.bin"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(OSError, match=r"could not be downloaded.*Place the six files.*HESSLIB_DATA"):
+        cifar10()

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from hesslib.experiments.data import blobs
-from hesslib.experiments.models import fully_connected
+from hesslib.experiments.models import SmallMap, alexnet, convolutional, fully_connected
 from hesslib.experiments.training import DivergenceError, accuracy, batches_of, train
 
 
@@ -96,3 +96,68 @@ def test_bad_networks_are_refused():
         fully_connected([5], seed=0)
     with pytest.raises(ValueError, match="activation='swish'"):
         fully_connected([5, 3], activation="swish", seed=0)
+
+
+class Stop(Exception):
+    """Stands for whatever ends a run from outside."""
+
+
+@pytest.mark.parametrize("batch_size", [0, 8])
+def test_a_stopped_run_ends_as_if_never_stopped(data, tmp_path, batch_size):
+    def run(checkpoint, stop_at=None):
+        model, seen = network(), []
+
+        def measure(model):
+            seen.append(1)
+            if len(seen) == stop_at:
+                raise Stop
+            return {"loss": float(F.cross_entropy(model(data.inputs), data.targets).detach())}
+
+        options = {"step_size": 0.3, "iterations": 40, "batch_size": batch_size, "seed": 3, "record": range(0, 40, 7)}
+        history = train(model, data.inputs, data.targets, **options, measure=measure, checkpoint=checkpoint)
+        return model, history, len(seen)
+
+    whole, expected, _ = run(tmp_path / "whole.npz")
+    for stop_at in (2, 4):
+        with pytest.raises(Stop):
+            run(tmp_path / "parts.npz", stop_at)
+    resumed, history, calls = run(tmp_path / "parts.npz")
+    assert calls == 3  # of seven records four had been kept
+    assert history.iterations == expected.iterations == [0, 7, 14, 21, 28, 35, 40]
+    assert history.measures == expected.measures
+    for a, b in zip(whole.parameters(), resumed.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
+    options = {"step_size": 0.3, "iterations": 4, "measure": lambda m: {}, "checkpoint": tmp_path / "c.npz"}
+    train(network(), data.inputs, data.targets, **options)
+    with pytest.raises(ValueError, match="another run"):
+        train(network(1), data.inputs, data.targets, **options)
+    with pytest.raises(ValueError, match="another run"):
+        train(network(), data.inputs, data.targets, **{**options, "step_size": 0.2})
+    whole = (tmp_path / "c.npz").read_bytes()
+    (tmp_path / "c.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        train(network(), data.inputs, data.targets, **options)
+    with pytest.raises(ValueError, match="give measure too"):
+        train(network(), data.inputs, data.targets, step_size=0.3, iterations=4, checkpoint=tmp_path / "c.npz")
+
+
+def test_sizes_of_the_convolutional_networks():
+    count = lambda model: sum(p.numel() for p in model.parameters())
+    assert count(convolutional(seed=0)) == 11978 and count(alexnet(seed=0)) == 2472266
+    assert convolutional((2, 3), 4, seed=0)(torch.zeros(5, 1, 28, 28).double()).shape == (5, 10)
+    assert alexnet(2, 7, seed=0)(torch.zeros(5, 3, 32, 32)).shape == (5, 7)
+    with pytest.raises(ValueError, match="width=0"):
+        alexnet(0, seed=0)
+    with pytest.raises(ValueError, match=r"filters=\(8,\)"):
+        convolutional((8,), seed=0)
+
+
+def test_the_convolution_on_a_small_map_is_a_convolution():
+    layer, x = SmallMap(3, 5).double(), torch.rand(300, 3, 2, 2).double()
+    few = torch.cat([layer(part) for part in x.split(100)])
+    torch.testing.assert_close(layer(x), few, rtol=1e-13, atol=1e-13)
+    got, want = (torch.autograd.grad((y**2).sum(), layer.weight)[0] for y in (layer(x), few))
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
