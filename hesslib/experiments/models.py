@@ -73,25 +73,25 @@ def convolutional(filters: Sequence[int] = (8, 16), hidden: int = 32, classes: i
 
 
 class SmallMap(nn.Conv2d):
-    """A 3 x 3 convolution with padding 1 on a 2 x 2 map, for many examples as one matrix product.
+    """A padded convolution whose maps are hardly larger than its kernel, for many examples as one matrix product.
 
-    Five of the nine taps fall on the padding there, so that the usual way computes 2.25 times what is needed;
-    laying out the weights costs more than that on few examples.
+    Most taps fall on the padding there, so that the usual way computes about twice what is needed; laying
+    out the weights costs more than that on few examples.
     """
 
-    def __init__(self, fan_in: int, fan_out: int) -> None:
-        super().__init__(fan_in, fan_out, 3, padding=1)
+    def __init__(self, fan_in: int, fan_out: int, kernel: int) -> None:
+        super().__init__(fan_in, fan_out, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (n, fan_in, 2, 2) to (n, fan_out, 2, 2)."""
+        """Square maps (n, fan_in, s, s) to (n, fan_out, s, s)."""
         if len(x) < 256:
             return super().forward(x)
-        at = torch.arange(2, device=x.device)
-        tap = at[None] - at[:, None] + 1  # of output place, input place
-        weight = self.weight[:, :, tap[:, None, :, None], tap[None, :, None, :]]  # (out, in, y, x, y', x')
-        weight = weight.permute(0, 2, 3, 1, 4, 5).reshape(4 * self.out_channels, 4 * self.in_channels)
-        out = F.linear(x.flatten(1), weight, self.bias.repeat_interleave(4))
-        return out.view(-1, self.out_channels, 2, 2)
+        side, shift = x.shape[-1], max(self.padding[0], x.shape[-1] - 1)
+        padded = F.pad(self.weight, [shift - self.padding[0]] * 4)
+        at = [slice(shift - i, shift - i + side) for i in range(side)]  # the taps that output place i has on the map
+        weight = torch.stack([padded[:, :, rows, columns] for rows in at for columns in at], 1)
+        out = F.linear(x.flatten(1), weight.reshape(side**2 * self.out_channels, -1))
+        return out.view(-1, self.out_channels, side, side) + self.bias[:, None, None]
 
 
 def alexnet(width: int = 64, classes: int = 10, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -105,8 +105,21 @@ def alexnet(width: int = 64, classes: int = 10, *, seed: int, dtype: torch.dtype
     w = width
     model = nn.Sequential(
         nn.Conv2d(3, w, 11, stride=4, padding=5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(w, 3 * w, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        SmallMap(3 * w, 6 * w), nn.ReLU(), SmallMap(6 * w, 4 * w), nn.ReLU(), SmallMap(4 * w, 4 * w), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * w, classes),
+        SmallMap(w, 3 * w, 5), nn.ReLU(), nn.MaxPool2d(2),
+        SmallMap(3 * w, 6 * w, 3), nn.ReLU(), SmallMap(6 * w, 4 * w, 3), nn.ReLU(), SmallMap(4 * w, 4 * w, 3),
+        nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * w, classes),
     ).to(dtype)  # fmt: skip
     return draw(model, seed)
+
+
+class MixedPrecision(nn.Module):
+    """A float32 network whose products are taken in bfloat16 and summed in float32; its outputs are float32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's outputs (n, C)."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.model(x).float()

@@ -86,9 +86,9 @@ def reals(low: float | None = None, high: float | None = None, **presets: list[f
     return Range(float, low, high, many=True, presets=presets)
 
 
-def choice(*values: Any) -> Range:
-    """One of the given values."""
-    return Range(type(values[0]), choices=values)
+def choice(*values: Any, **presets: Any) -> Range:
+    """One of the given values; with presets an empty text asks for the scale's own."""
+    return Range(type(values[0]), choices=values, presets=presets)
 
 
 def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:

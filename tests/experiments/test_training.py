@@ -155,8 +155,9 @@ def test_sizes_of_the_convolutional_networks():
         convolutional((8,), seed=0)
 
 
-def test_the_convolution_on_a_small_map_is_a_convolution():
-    layer, x = SmallMap(3, 5).double(), torch.rand(300, 3, 2, 2).double()
+@pytest.mark.parametrize(("side", "kernel"), [(2, 3), (4, 5), (6, 3)])
+def test_the_convolution_on_a_small_map_is_a_convolution(side, kernel):
+    layer, x = SmallMap(3, 5, kernel).double(), torch.rand(300, 3, side, side).double()
     few = torch.cat([layer(part) for part in x.split(100)])
     torch.testing.assert_close(layer(x), few, rtol=1e-13, atol=1e-13)
     got, want = (torch.autograd.grad((y**2).sum(), layer.weight)[0] for y in (layer(x), few))

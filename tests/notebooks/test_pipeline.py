@@ -91,6 +91,7 @@ SMOKE = {
     "02_ggn": ["-p", "examples=25", "-p", "seed=1"],
     "03_data": ["-p", "classes=[2]", "-p", "tolerance=0.05"],
     "04_size": ["-p", "widths=[3]", "-p", "seed=2"],
+    "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
 }
 
 

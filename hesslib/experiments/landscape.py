@@ -1,0 +1,106 @@
+"""Straight lines through weight space, barriers on them, and the symmetry that swaps hidden units (Section 4.1)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+
+def loss_and_accuracy(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 1000) -> tuple[float, float]:
+    """Mean cross-entropy and share of right answers over all examples, computed ``batch_size`` at a time."""
+    with torch.no_grad():
+        outputs = torch.cat([model(part) for part in inputs.split(batch_size)])
+    return float(F.cross_entropy(outputs, targets)), float((outputs.argmax(1) == targets).double().mean())
+
+
+def along_line(
+    model: nn.Module, start: Tensor, end: Tensor, positions: Sequence[float], function: Callable[[nn.Module], object]
+) -> list:
+    """``function`` of the model at (1 - t) start + t end for each position t; the model itself is left alone.
+
+    Args:
+        model: gives the architecture.
+        start, end: parameters (M,).
+        positions: t = 0 is the start, t = 1 the end; below 0 and above 1 lies what is beyond them.
+        function: called with a network at each position.
+
+    Raises:
+        ValueError: the ends are not vectors of the model's M parameters.
+    """
+    model, m = copy.deepcopy(model), sum(p.numel() for p in model.parameters())
+    for name, vector in (("start", start), ("end", end)):
+        if vector.shape != (m,):
+            raise ValueError(f"{name}: shape {tuple(vector.shape)} given, ({m},) needed")
+    values = []
+    for t in positions:
+        vector_to_parameters((1 - t) * start + t * end, model.parameters())
+        values.append(function(model))
+    return values
+
+
+def barrier(positions: Sequence[float], losses: Sequence[float]) -> float:
+    """How far the loss rises between the ends (positions 0 to 1) above the higher of them; 0 if it does not.
+
+    Example:
+        >>> from hesslib.experiments.landscape import barrier
+        >>> barrier([-1, 0, 0.5, 1], [9.0, 1.0, 4.0, 2.0])
+        2.0
+    """
+    t, losses = np.asarray(positions, dtype=float), np.asarray(losses, dtype=float)
+    if t.shape != losses.shape or not {0.0, 1.0} <= set(t.tolist()):
+        raise ValueError(f"positions={t.tolist()}: give one for each of {losses.size} losses, 0 and 1 among them")
+    inside = losses[(t >= 0) & (t <= 1)].max()
+    return float(inside - max(losses[t == 0].max(), losses[t == 1].max()))
+
+
+def reorder(model: nn.Sequential, orders: Sequence[Tensor]) -> nn.Sequential:
+    """The same function at another point: hidden units of a fully connected network put in another order.
+
+    Args:
+        model: Linear layers with elementwise activations between them.
+        orders: one permutation for each hidden layer; unit i of the result is unit ``order[i]`` of the model.
+    """
+    model = copy.deepcopy(model)
+    layers = [layer for layer in model if isinstance(layer, nn.Linear)]
+    if [len(o) for o in orders] != [layer.out_features for layer in layers[:-1]]:
+        raise ValueError(f"orders: lengths {[len(o) for o in orders]} do not fit the hidden layers")
+    with torch.no_grad():
+        for low, high, order in zip(layers[:-1], layers[1:], orders, strict=True):
+            low.weight.copy_(low.weight[order])
+            low.bias.copy_(low.bias[order])
+            high.weight.copy_(high.weight[:, order])
+    return model
+
+
+def align(model: nn.Sequential, reference: nn.Sequential, sweeps: int = 20) -> nn.Sequential:
+    """``model`` with its hidden units reordered to lie as near to ``reference`` as can be found.
+
+    Each hidden layer in turn takes the order that maximises the inner product of the two networks' weights,
+    until no layer changes (weight matching, Ainsworth et al. 2023). With one hidden layer the
+    result is the nearest of all orders.
+    """
+    weights = lambda net: [layer for layer in net if isinstance(layer, nn.Linear)]
+    target, aligned = weights(reference), model
+    if [layer.weight.shape for layer in weights(model)] != [layer.weight.shape for layer in target]:
+        raise ValueError("reference: its layers differ in size from the model's")
+    for _ in range(sweeps):
+        before = parameters_to_vector(aligned.parameters()).detach()
+        for i in range(len(target) - 1):
+            layers = weights(aligned)
+            low, high, low_target, high_target = layers[i], layers[i + 1], target[i], target[i + 1]
+            likeness = low_target.weight @ low.weight.T + torch.outer(low_target.bias, low.bias)
+            likeness = likeness + high_target.weight.T @ high.weight
+            order = linear_sum_assignment(likeness.detach().cpu().numpy(), maximize=True)[1]
+            orders = [torch.arange(layer.out_features) for layer in layers[:-1]]
+            orders[i] = torch.as_tensor(order)
+            aligned = reorder(aligned, orders)
+        if torch.equal(before, parameters_to_vector(aligned.parameters()).detach()):
+            break
+    return aligned
