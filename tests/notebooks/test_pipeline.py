@@ -92,6 +92,7 @@ SMOKE = {
     "03_data": ["-p", "classes=[2]", "-p", "tolerance=0.05"],
     "04_size": ["-p", "widths=[3]", "-p", "seed=2"],
     "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
+    "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
 }
 
 

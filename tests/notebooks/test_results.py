@@ -62,3 +62,46 @@ def test_gradient_descent_rows_of_table_1_are_within_15_per_cent():
     assert means.keys() == TABLE_1.keys() and all(len(v) >= 5 for v in means.values())
     for row, found in means.items():
         assert abs(np.mean(found) / TABLE_1[row] - 1) < 0.15, row
+
+
+def test_theorem_1_at_the_largest_size():
+    """Largest eigenvalue and overlap against theory; 50 draws for each of 20 seeds, N = 6,400."""
+    groups = {}
+    for q, result in stored("07_theorem1"):
+        groups.setdefault(q["ratio"], []).append(result)
+    assert sorted(groups) == [0.5, 1.0, 2.0]
+    for results in groups.values():
+        theory = results[0]
+        largest = np.concatenate([r["largest"][-1] for r in results], -1)
+        overlap = np.concatenate([r["overlap"][-1] for r in results], -1).mean(-1)
+        out = theory["overlap_limit"] > 0
+        z = (largest[out].mean(-1) - theory["location"][out]) / theory["deviation"][-1, out]
+        assert (np.abs(z) < 0.1 + 4 / np.sqrt(largest.shape[-1])).all()
+        np.testing.assert_allclose(largest[out].std(-1), theory["deviation"][-1, out], rtol=0.14)
+        assert np.abs(overlap - theory["overlap_limit"])[out].max() < 0.01
+        edge = (largest[0] - theory["edge_centre"][-1]) / theory["edge_width"][-1]
+        assert abs(edge.mean() + 1.20653) < 4 * 1.268 / np.sqrt(len(edge))
+
+
+def test_theorem_2_counts_places_and_eigenvectors():
+    for q, result in stored("07_theorem2"):
+        m, n = round(q["ratio"] * q["examples"]), q["examples"]
+        assert result["zeros"] == max(0, m - n)
+        out = result["overlap_limit"] > 0
+        z = (result["sample"] - result["location"])[out] / result["deviation"][0, out]
+        assert np.abs(z).max() < 5, q
+        assert np.abs(result["overlap"] - result["overlap_limit"])[out].max() < 0.15, q
+        assert result["bulk_distance"] < 10 / min(m, n)
+
+
+def test_outliers_of_two_blobs_are_predicted_from_their_centres():
+    for _, result in stored("07_blobs"):
+        error = result["predicted"][:, :2] / result["largest"][:, :2] - 1
+        assert np.abs(error).max() < 0.05
+        assert (result["second"][:, 1] < result["largest"][:, 1] / 10).all()  # centred: one outlier
+
+
+def test_marchenko_pastur_fails_for_networks_where_the_population_covariance_does_not():
+    for q, result in stored("07_networks"):
+        best_mp, sigma = result["distance"][:, 0, 2], result["distance"][:, 0, 3:].min(-1)
+        assert (best_mp > 2 * result["null"]).all() and (sigma < best_mp).all(), q

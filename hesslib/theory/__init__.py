@@ -1,0 +1,16 @@
+"""Random-matrix laws: what the spectrum of a sample covariance matrix of M parameters and N examples should be."""
+
+from .marchenko_pastur import DeformedMarchenkoPastur, MarchenkoPastur
+from .spikes import spike_deviation, spike_location, spike_overlap, spiked_wishart
+from .tracy_widom import TracyWidom, edge_scale
+
+__all__ = [
+    "DeformedMarchenkoPastur",
+    "MarchenkoPastur",
+    "TracyWidom",
+    "edge_scale",
+    "spike_deviation",
+    "spike_location",
+    "spike_overlap",
+    "spiked_wishart",
+]
