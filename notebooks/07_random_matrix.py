@@ -957,7 +957,7 @@ figures.number(
 # **Reading.** {glue:text}`blobs_verdict` So neither preparation can be ruled out by the numbers; but one blob that is not centred has an outlier too
 # ({glue:text}`one_raw:.0f` at $\alpha = 1$ here), and two blobs that are not centred have two, of nearly equal size, where the paper shows none and one. Centred
 # data agrees with everything the paper says, standardised data, as in the authors' released code, with none of the three
-# numbers. From the centres of each draw the largest eigenvalue is predicted to {glue:text}`blobs_error:.1f} % in the worst of all draws
+# numbers. From the centres of each draw the largest eigenvalue is predicted to {glue:text}`blobs_error:.1f` % in the worst of all draws
 # ({glue:text}`blobs_label`).
 #
 # ### When the weights are not small
