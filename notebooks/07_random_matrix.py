@@ -318,7 +318,7 @@ figures.show(
 # %% [markdown]
 # ```{glue:figure} fig_transition
 # :name: fig-transition
-# The transition at $c = $ {glue:text}`threshold:.3f`. Left and middle: one sample, the dotted line marks the chosen $\ell$ and its place by
+# The transition at $c = $ {glue:text}`threshold:.3f`. First two panels: one sample, the dotted line marks the chosen $\ell$ and its place by
 # theory. Right: means and two standard errors over {glue:text}`draws` samples.
 # ```
 #
@@ -1077,9 +1077,15 @@ def pairs_of(op):
 def best_fit(values):
     """The Marchenko-Pastur law, over ratio and variance, nearest to eigenvalues."""
     law = lambda q: MarchenkoPastur(*np.exp(q.clip(-30, 10)))
-    start = [0.0, np.log(values.mean())]
+    far = lambda q: distance(values, law(q))
+    # the distance has local minima, so the search starts from several ratios
+    starts = [
+        [np.log(a), np.log(values.mean())] for a in (0.1, 0.5, 1.0, 2.0, 10.0)
+    ]
     options = {"method": "Nelder-Mead", "options": {"maxiter": 300}}
-    return law(minimize(lambda q: distance(values, law(q)), start, **options).x)
+    return law(
+        min((minimize(far, q, **options) for q in starts), key=lambda r: r.fun).x
+    )
 
 
 # %%

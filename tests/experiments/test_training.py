@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from hesslib.experiments.data import blobs
-from hesslib.experiments.models import SmallMap, alexnet, convolutional, fully_connected
+from hesslib.experiments.models import MixedPrecision, SmallMap, alexnet, convolutional, fully_connected
 from hesslib.experiments.training import DivergenceError, accuracy, batches_of, train
 
 
@@ -162,3 +162,10 @@ def test_the_convolution_on_a_small_map_is_a_convolution(side, kernel):
     torch.testing.assert_close(layer(x), few, rtol=1e-13, atol=1e-13)
     got, want = (torch.autograd.grad((y**2).sum(), layer.weight)[0] for y in (layer(x), few))
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_mixed_precision_is_the_same_network_to_bfloat16():
+    model, x = alexnet(8, seed=0), torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mixed, exact = MixedPrecision(model)(x), model(x)
+    assert mixed.dtype == torch.float32
+    assert 0 < float((mixed - exact).detach().abs().max()) < 0.02 * float(exact.detach().abs().max())
