@@ -1074,6 +1074,7 @@ def pairs_of(op):
     return np.where(abs(values) < 1e-12 * values[-1], 0, values), vectors
 
 
+# %%
 def best_fit(values):
     """The Marchenko-Pastur law, over ratio and variance, nearest to eigenvalues."""
     law = lambda q: MarchenkoPastur(*np.exp(q.clip(-30, 10)))
