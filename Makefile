@@ -1,13 +1,14 @@
 # make book   install, execute the chapters, build the HTML      make html   HTML from the committed outputs
 # make test   install, lint and run every test                   make paper  run the chapters at the paper's sizes
-# make bench  compare hesslib with other libraries
+# make bench  compare hesslib with other libraries               make cost   measure time and memory against size
+# make soak   many more kills, runs into one store and cells, for as long as an hour
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 HTML := _build/html/index.html
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book html paper run test lint bench clean
+.PHONY: book html paper run test lint bench cost soak clean
 
 book: run html
 
@@ -34,6 +35,12 @@ lint: .venv/test.stamp
 
 bench: .venv/peers.stamp
 	$(BIN)/python -m hesslib bench
+
+cost: .venv/book.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m hesslib cost
+
+soak: .venv/test.stamp
+	HESSLIB_KILLS=1000 HESSLIB_CELLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/robust
 
 clean:
 	rm -rf _build .venv

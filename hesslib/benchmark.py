@@ -215,7 +215,7 @@ def measure(task: str, contender: str, folder: Path) -> dict:
     if contender in ("our_spectrum", "our_dense") and not exact.exists():
         np.save(exact, found)
     if exact.exists():
-        true = np.load(exact, mmap_mode="r")
+        true = np.load(exact, mmap_mode="r", allow_pickle=False)
         true = true[:, : found.shape[1]] if found.ndim == 2 else np.sort(true)[::-1][: len(found)]
         top = np.sort(found)[::-1] if found.ndim == 1 else found
         result["error"] = float(np.abs(top - true).max() / np.abs(true).max())

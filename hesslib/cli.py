@@ -6,9 +6,24 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
+from .files import StorageError
 from .notebook.parameters import SCALES, ParameterError
+
+SWEEP = """\
+Run a notebook for every combination of values, and collect the numbers it finds in table.csv.
+
+    python -m hesslib sweep 03_data --scale smoke -g classes=2,5,10 -g seed=0:20
+
+A sweep started again goes on where it stopped; failed runs have their message in the table."""
+PARAMETER = "set a parameter; may be repeated"
+RAW = argparse.RawDescriptionHelpFormatter
+
+
+def jobs(text: str) -> int:
+    """A number of processes; argparse turns the error into a message."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"jobs = {text!r} is not valid: give a whole number >= 1")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,44 +32,76 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute notebooks", description="Execute notebooks of the book.")
     run.add_argument("notebooks", nargs="*", help="numbers or names (01, 04_size); all if none is given")
-    run.add_argument("--scale", choices=SCALES, help="sizes of the experiments (default: the notebook's own, quick)")
-    run.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set a parameter; may be repeated",
-    )
-    run.add_argument("--jobs", type=int, default=1, help="notebooks executed at a time")
-    run.add_argument("-o", "--output", type=Path, help="folder for the executed notebooks")
+    sweep = commands.add_parser("sweep", help="a notebook over a grid", description=SWEEP, formatter_class=RAW)
+    sweep.add_argument("notebook", help="number, name or path of a notebook")
+    sweep.add_argument("-g", "--grid", action="append", default=[], metavar="NAME=VALUES", help="2,5,10 or 0:20")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, tcp://...; default: this machine")
+    for command, what in ((run, "notebooks"), (sweep, "runs")):
+        command.add_argument(
+            "--scale", choices=SCALES, help="sizes of the experiments (default: the notebook's, quick)"
+        )
+        command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=PARAMETER)
+        command.add_argument("--jobs", type=jobs, default=1, help=f"{what} executed at a time")
+        command.add_argument("-o", "--output", type=Path, help="folder for the results")
     bench = commands.add_parser("bench", help="compare with other libraries", description="Run the benchmark.")
     bench.add_argument("--rounds", type=int, default=3, help="measurements of each contender (default 3)")
+    commands.add_parser("cost", help="measure time and memory against size", description="Renew book/cost.json.")
     options = parser.parse_args(arguments)
+    call = {"run": run_command, "sweep": sweep_command, "cost": cost_command, "bench": bench_command}
     try:
-        return {"run": run_command, "bench": bench_command}[options.command](options)
-    except ParameterError as error:
+        return call[options.command](options)
+    except (ParameterError, StorageError) as error:
         print(f"hesslib: {error}", file=sys.stderr)
         return 2
+
+
+def parameters_of(options: argparse.Namespace) -> dict:
+    """The parameters set by -p and --scale."""
+    from .sweep import value
+
+    parameters = {}
+    for text in options.parameter:
+        name, equals, right = text.partition("=")
+        if not (name and equals):
+            raise ParameterError(f"-p {text}: give NAME=VALUE")
+        parameters[name] = value(right)
+    if options.scale and (options.scale != "quick" or parameters or options.command == "sweep"):
+        parameters["scale"] = options.scale
+    return parameters
+
+
+def sweep_command(options: argparse.Namespace) -> int:
+    """``hesslib sweep``."""
+    from . import sweep
+
+    grid, fixed = sweep.grid_of(options.grid), parameters_of(options)
+    where = {"folder": options.output, "jobs": options.jobs, "scheduler": options.scheduler}
+    rows = sweep.sweep(options.notebook, grid, fixed, **where)
+    failed = [row for row in rows if row["state"] != "done"]
+    for row in failed:
+        print(f"failed: {', '.join(f'{name}={row[name]}' for name in grid)}: {row['message']}", file=sys.stderr)
+    print(f"{len(rows) - len(failed)} of {len(rows)} runs done, see table.csv")
+    return 1 if failed else 0
 
 
 def run_command(options: argparse.Namespace) -> int:
     """``hesslib run``."""
     from . import runner
 
-    parameters = {}
-    for text in options.parameter:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ParameterError(f"-p {text}: give NAME=VALUE")
-        parameters[name] = yaml.safe_load(value)
-    if options.scale and (options.scale != "quick" or parameters):
-        parameters["scale"] = options.scale
+    parameters = parameters_of(options)
     outcomes = runner.run(options.notebooks, parameters, output=options.output, jobs=options.jobs)
     failed = [o.name for o in outcomes if o.state != "done"]
     if failed:
         print(f"failed: {', '.join(failed)}; their earlier outputs are as they were", file=sys.stderr)
     return 1 if failed else 0
+
+
+def cost_command(options: argparse.Namespace) -> int:
+    """``hesslib cost``."""
+    from . import cost
+
+    cost.run()
+    return 0
 
 
 def bench_command(options: argparse.Namespace) -> int:

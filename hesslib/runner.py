@@ -7,7 +7,9 @@ import difflib
 import hashlib
 import os
 import re
+import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ import papermill
 from joblib import Parallel, delayed
 from papermill.exceptions import PapermillExecutionError
 
+from .files import StorageError, replacing
 from .notebook.parameters import ParameterError
 from .notebook.store import ROOT, code_hash, device_name, versions
 
@@ -66,15 +69,21 @@ def read(source: Path) -> nbformat.NotebookNode:
     return node
 
 
-def check_names(node: nbformat.NotebookNode, name: str, parameters: dict[str, Any]) -> None:
-    """Refuse parameters that the notebook does not declare, before anything runs."""
+def declared(node: nbformat.NotebookNode) -> dict[str, str]:
+    """Names and types of a notebook's parameters; the type is empty where none is given."""
     cells = [c for c in node.cells if "parameters" in c.metadata.get("tags", [])]
-    declared = re.findall(r"^(\w+)\s*:", cells[0].source, re.M) if len(cells) == 1 else []
-    unknown = [p for p in parameters if p not in declared]
+    found = re.findall(r"^(\w+)\s*(?::\s*(\w+))?\s*=", cells[0].source, re.M) if len(cells) == 1 else []
+    return dict(found)
+
+
+def check_names(node: nbformat.NotebookNode, name: str, parameters: Iterable[str]) -> None:
+    """Refuse parameters that the notebook does not declare, before anything runs."""
+    known = declared(node)
+    unknown = [p for p in parameters if p not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], declared, 1)
+        near = difflib.get_close_matches(unknown[0], known, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        valid = ", ".join(declared)
+        valid = ", ".join(known)
         raise ParameterError(f"{name}: {', '.join(unknown)} is not a parameter{hint}; valid names: {valid}")
 
 
@@ -124,34 +133,46 @@ def same(node: nbformat.NotebookNode, output: Path) -> bool:
         return False
 
 
-def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int) -> Outcome:
-    """Execute one notebook. The output file is replaced only if every cell succeeded."""
-    print(f"{source.stem:<20} running", flush=True)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+def execute(
+    node: nbformat.NotebookNode, parameters: dict[str, Any], folder: Path, bar: dict | bool = False
+) -> tuple[nbformat.NotebookNode, str]:
+    """The notebook executed in a folder, and in a line the error that stopped it; empty if none did."""
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    node, start = read(source), time.perf_counter()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    state, message = "done", ""
+    os.environ["HESSLIB_LINES"] = "1"  # the kernel has no reader who could see a bar move
     try:
         node = papermill.execute_notebook(
             node,
             None,
             parameters,
-            cwd=NOTEBOOKS,
-            progress_bar=False,
+            cwd=folder if folder.exists() else None,
+            progress_bar=bar,
             kernel_name="python3",
+            start_timeout=600,
             extra_arguments=["--log-level=50"],
         )
-    except PapermillExecutionError as error:
-        lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
-        state, message = "failed", lines[-1]
+        return node, ""
+    except Exception as error:  # an error of the notebook's code, or a kernel that died: the other runs go on
+        lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()] or [""]
+        known = isinstance(error, PapermillExecutionError)
+        return node, lines[-1] if known else f"{type(error).__name__}: {lines[0]}"
+
+
+def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int, bar: bool) -> Outcome:
+    """Execute one notebook. The output file is replaced only if every cell succeeded."""
+    print(f"{source.stem:<20} running", flush=True)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    start = time.perf_counter()
+    node, message = execute(read(source), parameters, NOTEBOOKS, {"desc": source.stem} if bar else False)
     seconds = time.perf_counter() - start
-    if state == "done":
+    if not message:
         node = clean(node, source, seconds)
-        if not same(node, output):
-            part = output.with_suffix(".part")
-            nbformat.write(node, part)
-            part.replace(output)
+        try:
+            if not same(node, output):
+                with replacing(output, "w") as file:
+                    nbformat.write(node, file)
+        except StorageError as error:
+            message = str(error)
+    state = "failed" if message else "done"
     print(f"{source.stem:<20} {state:<8} {seconds:6.1f} s  {message}", flush=True)
     return Outcome(source.stem, state, seconds, output, message)
 
@@ -174,5 +195,6 @@ def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = N
         check_names(read(source), source.stem, parameters)
     folder = output or (ROOT / "_build" / "runs" if parameters else NOTEBOOKS)
     threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
-    calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads) for s in chosen)
+    bar = sys.stderr.isatty() and jobs == 1
+    calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads, bar) for s in chosen)
     return Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)

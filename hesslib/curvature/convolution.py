@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
+from ..progress import bar
 from .gram import factor
 from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives
 
@@ -133,7 +133,7 @@ def fill_convolutions(matrix: Tensor, op, structure: LayerStructure, progress: b
     rows = matrix.new_zeros(len(head), len(matrix))
     starts = range(0, len(inputs), step)
     kept, begin = [], 0  # Jacobians of several chunks, for one matrix product, and their first example
-    for start in tqdm(starts, desc=f"{op.name}, examples", delay=2, disable=progress is False):
+    for start in bar(starts, desc=f"{op.name}, examples", show=progress):
         part = slice(start, start + step)
         found, _ = evaluate(stages, risk, places, inputs[part])
         kept.append(_jacobian(structure, found, part, b[part], len(matrix)))

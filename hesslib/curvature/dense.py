@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from ..files import StorageError, replacing
+from ..progress import bar, waiting
 from .convolution import fill_convolutions
 from .layers import Layer, LayerStructure
 from .operators import CurvatureOperator, free_memory
@@ -39,7 +43,8 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
     structure, where = op.structure, list(range(m))
     matrix = torch.zeros(m, m, dtype=op.risk.dtype, device=op.risk.device)
     if structure is not None:
-        fill_closed_form(matrix, structure, *op.closed_terms)
+        with waiting(f"{op.name}, closed form", _closed_form_seconds(op), progress):
+            fill_closed_form(matrix, structure, *op.closed_terms)
         where = [i for _, at in structure.head for i in range(at.start, at.stop)]
         if where and fill_convolutions(matrix, op, structure, progress):
             where = []
@@ -51,6 +56,17 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
     return matrix
 
 
+def _closed_form_seconds(op: CurvatureOperator) -> float:
+    """About what the closed form takes, M M N / 2 multiply-adds, from the time of a small matrix product."""
+    work = op.shape[0] ** 2 * op.risk.num_examples / 2
+    if work < 1e9:
+        return 0.0
+    small = torch.rand(512, 512, dtype=op.risk.dtype, generator=torch.Generator().manual_seed(0)).to(op.risk.device)
+    start = time.perf_counter()
+    small @ small
+    return work / 512**3 * (time.perf_counter() - start)
+
+
 def _product_rows(op: CurvatureOperator, where: list[int], checkpoint, progress) -> Tensor:
     """Rows ``where`` of the matrix from batched products."""
     m = op.shape[0]
@@ -60,47 +76,59 @@ def _product_rows(op: CurvatureOperator, where: list[int], checkpoint, progress)
         done = save.load(rows)
     # at least 20 steps, so that the bar moves and an interruption loses little
     step = max(1, min(op.chunk, -(-len(where) // 20)))
-    bar = tqdm(total=len(where), initial=done, desc=f"{op.name}, rows", delay=2, disable=progress is False)
+    shown = bar(total=len(where), initial=done, desc=f"{op.name}, rows", show=progress)
     for start in range(done, len(where), step):
         part = where[start : start + step]
         basis = torch.zeros(len(part), m, dtype=rows.dtype, device=rows.device)
         basis[range(len(part)), part] = 1
         rows[start : start + len(part)] = op.product(basis)
-        bar.update(len(part))
+        shown.update(len(part))
         if save is not None:
             save.write(rows, start, start + len(part))
-    bar.close()
+    shown.close()
     return rows
 
 
 class RowCheckpoint:
-    """Finished rows in a folder: a file of rows and, written after them, how many are good."""
+    """Finished rows in a folder: a file of rows and, written after them, how many are good and their checksum."""
 
     def __init__(self, folder: Path, op: CurvatureOperator, count: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(repr((op.kind, op.output, op.shape, op.risk.loss_name, count)).encode())
         for tensor in (op.risk.vector, *(t for batch in op.risk.batches for t in batch)):
             digest.update(tensor.cpu().numpy().tobytes())
-        self.key, self.shape, self.dtype = digest.hexdigest()[:16], (count, op.shape[1]), op.dtype
-        self.rows, self.state = folder / f"{self.key}.npy", folder / f"{self.key}.json"
+        key = digest.hexdigest()[:16]
+        self.rows, self.state, self.sum = folder / f"{key}.rows", folder / f"{key}.json", hashlib.sha256()
 
     def load(self, rows: Tensor) -> int:
-        """Copy the finished rows into place and return their number."""
+        """Copy the finished rows into place and return their number; 0, with a warning, if they are damaged."""
         if not (self.rows.exists() and self.state.exists()):
-            np.lib.format.open_memmap(self.rows, "w+", self.dtype, self.shape).flush()
             return 0
-        done = json.loads(self.state.read_text())["done"]
-        rows[:done] = torch.tensor(np.load(self.rows, mmap_mode="r", allow_pickle=False)[:done]).to(rows)
-        return done
+        try:
+            state, dtype = json.loads(self.state.read_text()), np.dtype(str(rows.dtype).removeprefix("torch."))
+            found = np.fromfile(self.rows, dtype, count=state["done"] * rows.shape[1])
+            self.sum.update(found.tobytes())
+            if self.sum.hexdigest() == state["sha256"]:
+                rows[: state["done"]] = torch.as_tensor(found).view(-1, rows.shape[1]).to(rows)
+                return state["done"]
+        except (ValueError, KeyError, TypeError, RuntimeError):
+            pass
+        warnings.warn(f"checkpoint {self.rows.name} is damaged: its rows are computed anew", stacklevel=2)
+        self.sum = hashlib.sha256()
+        return 0
 
     def write(self, rows: Tensor, start: int, stop: int) -> None:
         """Put rows start to stop on disk, then move the mark."""
-        data = np.lib.format.open_memmap(self.rows, "r+")
-        data[start:stop] = rows[start:stop].cpu().numpy()
-        data.flush()
-        part = self.state.with_suffix(".part")
-        part.write_text(json.dumps({"done": stop}))
-        part.replace(self.state)
+        part = rows[start:stop].cpu().numpy()
+        try:
+            self.rows.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(self.rows, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+                file.seek(start * part[0].nbytes)
+                file.write(part.tobytes())
+        except OSError as error:
+            raise StorageError(f"checkpoint {self.rows} could not be written ({error.strerror})") from error
+        self.sum.update(part.tobytes())
+        with replacing(self.state, "w") as file:
+            json.dump({"done": stop, "sha256": self.sum.hexdigest()}, file)
 
 
 # -- closed form --------------------------------------------------------------------------------------

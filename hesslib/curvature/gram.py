@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from scipy.linalg import lapack
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .operators import CurvatureOperator
 
@@ -124,17 +123,14 @@ def cholesky(gram: Tensor) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(lower).tril()[:, :rank].to(gram), torch.as_tensor(pivots - 1, device=gram.device).long()
 
 
-def gram_eigenvalues(op: CurvatureOperator, progress: bool | None = None) -> tuple[np.ndarray, dict[str, float]]:
+def gram_eigenvalues(op: CurvatureOperator) -> tuple[np.ndarray, dict[str, float]]:
     """The eigenvalues that are not zero of themselves, and trace and squared Frobenius norm of the small matrix."""
-    stages = iter(tqdm(["inner products", "factor", "eigenvalues"], op.name, delay=2, disable=progress is False))
-    next(stages)
     gram, signs = gram_matrix(op)
     gram, signs = gram.double(), signs.double()
     trace = float(signs @ gram.diagonal())
     square = sum(
         float((part.square() * s[:, None]).sum(0) @ signs) for part, s in zip(gram.split(512), signs.split(512))
     )
-    next(stages)
     lower, order = cholesky(gram)
     del gram
     # the eigenvalues of S L L' are those of L' S L, whose upper half is summed over the rows where both
@@ -145,7 +141,5 @@ def gram_eigenvalues(op: CurvatureOperator, progress: bool | None = None) -> tup
         stop = min(rank, start + 1024)
         small[:stop, start:stop] = lower[start:, :stop].T @ (signs[start:, None] * lower[start:, start:stop])
     del lower
-    next(stages)
     values = torch.linalg.eigvalsh(small, UPLO="U").cpu().numpy()
-    next(stages, None)
     return values, {"trace": trace, "square": square}

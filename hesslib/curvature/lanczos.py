@@ -13,9 +13,10 @@ import torch
 from scipy.linalg import eigh, eigh_tridiagonal
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .operators import CurvatureOperator
+from ..checks import positive, whole
+from ..progress import bar
+from .operators import SymmetricOperator, free_memory
 
 BREAKDOWN = 100  # a new direction shorter than this times eps times the operator's norm is rounding error
 
@@ -42,10 +43,20 @@ class Eigenpairs:
 
 def _rows(op: LinearOperator):
     """How to multiply the rows of a (k, M) tensor, and the dtype and device to do it in."""
-    if isinstance(op, CurvatureOperator):
+    if isinstance(op, SymmetricOperator):
         return op.product, op.risk.dtype, op.risk.device
     dtype = torch.float32 if op.dtype == np.float32 else torch.float64
     return lambda v: torch.as_tensor(op @ v.numpy().T).T.to(dtype), dtype, torch.device("cpu")
+
+
+def _fits(vectors: int, m: int, dtype: torch.dtype, device: torch.device, what: str) -> None:
+    """Refuse a number of vectors of length M that cannot be held."""
+    needed, free = vectors * m * dtype.itemsize, free_memory(device)
+    if needed > free:
+        raise MemoryError(
+            f"{what}: {vectors} vectors of length M={m} need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
+            "free; ask for less"
+        )
 
 
 def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,6 +77,7 @@ def top_eigenpairs(
     tolerance: float | None = None,
     max_products: int = 2000,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> Eigenpairs:
     """The k extreme eigenpairs, by thick-restart Lanczos from one random vector.
 
@@ -81,9 +93,11 @@ def top_eigenpairs(
             eigenvalue is of the order of its residual squared over its gap.
         max_products: give up after this many; ``converged`` is then False.
         seed: of the start vector.
+        progress: False hides the bar, which counts products up to the most that are allowed.
 
     Raises:
-        ValueError: k, which or max_products out of range.
+        ValueError: k, which, tolerance or max_products out of range.
+        MemoryError: the Krylov basis, max(3 k, 60) vectors of length M, does not fit.
 
     Example:
         >>> import numpy as np
@@ -93,8 +107,11 @@ def top_eigenpairs(
         array([-5.])
     """
     m = op.shape[0]
-    if not 1 <= k <= m:
-        raise ValueError(f"k={k}: give 1 to M={m}")
+    whole(1, m, k=k)
+    whole(1, max_products=max_products)
+    whole(0, seed=seed)
+    if tolerance is not None:
+        positive(tolerance=tolerance)
     if max_products < k:
         raise ValueError(f"max_products={max_products}: k={k} pairs need at least as many")
     keys = {"LA": lambda t: -t, "SA": lambda t: t, "LM": lambda t: -abs(t)}
@@ -104,16 +121,19 @@ def top_eigenpairs(
     eps = torch.finfo(dtype).eps
     tolerance = (1e-8 if dtype == torch.float64 else 1e-4) if tolerance is None else tolerance
     size = min(m, max(3 * k, 60))
+    _fits(size, m, dtype, device, f"k={k}")
     generator = torch.Generator().manual_seed(seed)
     random = lambda: torch.randn(m, generator=generator, dtype=torch.float64).to(device, dtype)
     basis = torch.zeros(size, m, dtype=dtype, device=device)
     projected = np.zeros((size, size))
     w, j, products, before, last = random(), 0, 0, None, -np.inf
+    shown = bar(desc="eigenpairs, products at most", total=max_products, show=progress)
     while True:
         basis[j] = w / w.norm()
         w, coefficients = _orthogonalise(multiply(basis[j][None])[0], basis[: j + 1])
         projected[: j + 1, j] = projected[j, : j + 1] = coefficients.double().cpu().numpy()
         j, products, beta = j + 1, products + 1, float(w.norm())
+        shown.update(1)
         theta, s = eigh(projected[:j, :j])
         order = np.argsort(keys[which](theta), kind="stable")
         scale = np.abs(theta).max()
@@ -137,6 +157,7 @@ def top_eigenpairs(
             projected[:] = 0
             projected[range(len(keep)), range(len(keep))] = theta[keep]
             j = len(keep)
+    shown.close()
     chosen = order[: min(k, j)]
     vectors = (torch.as_tensor(s[:, chosen].T, dtype=dtype, device=device) @ basis[:j]).T
     converged = len(chosen) == k and bool((residuals <= tolerance * scale).all())
@@ -174,6 +195,7 @@ class SpectralDensity:
     def density(self, grid: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
         """Density on a grid, each eigenvalue a Gaussian of standard deviation ``width``; and its standard error."""
         grid = np.asarray(grid)
+        positive(width=width)
 
         def gaussians(x):
             z = (grid.reshape(-1, *[1] * x.ndim) - x) / width
@@ -207,26 +229,30 @@ def spectral_density(
         deflate: eigenpairs to take out first, exactly; what is left of the spectrum is resolved better.
         progress: False hides the bar.
 
-    Memory: probes x steps vectors of length M.
+    Memory: probes x steps vectors of length M; ``MemoryError`` if they do not fit.
     """
     m = op.shape[0]
     known = 0 if deflate is None else len(deflate.eigenvalues)
-    if probes < 1 or not steps >= 1:
-        raise ValueError(f"probes={probes}, steps={steps}: both must be at least 1")
+    whole(1, probes=probes, steps=steps)
+    whole(0, seed=seed)
     steps = min(steps, m - known)
     multiply, dtype, device = _rows(op)
+    own, shared = slice(0, probes), hasattr(op, "ranks")
+    if shared:  # each rank keeps the vectors of its own probes, and all take every step together
+        own, multiply = op.own(probes), lambda rows: op.product_of_own(rows, probes)
     eps, generator = torch.finfo(dtype).eps, torch.Generator().manual_seed(seed)
     out = torch.zeros(0, 1, m, dtype=dtype, device=device)
     if deflate is not None:
         out = torch.as_tensor(deflate.eigenvectors.T, dtype=dtype, device=device)[:, None]
-    clean = lambda w: _orthogonalise(w, out.expand(-1, probes, -1))[0] if known else w
-    w = clean(torch.randn(probes, m, generator=generator, dtype=torch.float64).to(device, dtype))
-    basis = torch.zeros(steps, probes, m, dtype=dtype, device=device)
-    alpha, beta = np.zeros((probes, steps)), np.zeros((probes, steps))
-    length, scale = np.full(probes, steps), np.zeros(probes)
+    mine = own.stop - own.start
+    _fits(mine * (steps + 4), m, dtype, device, f"probes={probes}, steps={steps}")
+    clean = lambda w: _orthogonalise(w, out.expand(-1, mine, -1))[0] if known else w
+    w = clean(torch.randn(probes, m, generator=generator, dtype=torch.float64)[own].to(device, dtype))
+    basis = torch.zeros(steps, mine, m, dtype=dtype, device=device)
+    alpha, beta = np.zeros((mine, steps)), np.zeros((mine, steps))
+    length, scale = np.full(mine, steps), np.zeros(mine)
     basis[0] = w / w.norm(dim=1, keepdim=True)
-    bar = tqdm(range(steps), desc="Lanczos steps", delay=2, disable=progress is False)
-    for j in bar:
+    for j in bar(range(steps), desc="Lanczos steps", show=progress):
         image = clean(multiply(basis[j]))
         alpha[:, j] = (image * basis[j]).sum(1).double().cpu().numpy()
         w, _ = _orthogonalise(image, basis[: j + 1])
@@ -237,12 +263,14 @@ def spectral_density(
         length[ended] = j + 1
         if j + 1 < steps:
             alive = torch.as_tensor(length > j + 1, device=device)
-            if not bool(alive.any()):
+            if not bool(alive.any()) and not shared:
                 break
             basis[j + 1] = torch.where(alive[:, None], w / norms.clamp_min(1e-300)[:, None], 0)
-    nodes, weights = np.zeros((probes, steps)), np.zeros((probes, steps))
+    nodes, weights = np.zeros((mine, steps)), np.zeros((mine, steps))
     for i, n in enumerate(length):
         theta, s = eigh_tridiagonal(alpha[i, :n], beta[i, : n - 1])
         nodes[i, :n], weights[i, :n] = theta, s[0] ** 2
+    if shared:
+        nodes, weights, length = (op.gather(torch.as_tensor(a), probes).cpu().numpy() for a in (nodes, weights, length))
     deflated = np.zeros(0) if deflate is None else deflate.eigenvalues
     return SpectralDensity(nodes, weights, m, deflated, products=probes * int(length.max()))

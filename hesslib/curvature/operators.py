@@ -29,7 +29,33 @@ def _tensors(output) -> list[Tensor]:
     return [t for part in output for t in _tensors(part)] if isinstance(output, tuple | list) else []
 
 
-class CurvatureOperator(LinearOperator):
+class SymmetricOperator(LinearOperator):
+    """A symmetric (M, M) matrix known by ``product``, which multiplies the rows of a (k, M) tensor."""
+
+    def __matmul__(self, other):
+        """Product with (M,) or (M, k), in the kind (numpy or torch) of what is given."""
+        if not isinstance(other, Tensor):
+            return super().__matmul__(other)
+        if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
+            raise ValueError(
+                f"{self.name} @ V: V has shape {tuple(other.shape)}, ({self.shape[1]},) or ({self.shape[1]}, k) needed"
+            )
+        rows = other[None] if other.ndim == 1 else other.T
+        result = self.product(rows).to(other)
+        return result[0] if other.ndim == 1 else result.T
+
+    def _matmat(self, matrix: np.ndarray) -> np.ndarray:
+        rows = torch.as_tensor(np.ascontiguousarray(np.asarray(matrix).T))
+        return self.product(rows).T.cpu().numpy()
+
+    def _matvec(self, vector: np.ndarray) -> np.ndarray:
+        return self._matmat(np.asarray(vector).reshape(-1, 1))[:, 0]
+
+    def _adjoint(self) -> SymmetricOperator:
+        return self
+
+
+class CurvatureOperator(SymmetricOperator):
     """A symmetric (M, M) curvature matrix known by its products.
 
     With J_n the Jacobian of the outputs at example n, every operator here has the form
@@ -160,28 +186,6 @@ class CurvatureOperator(LinearOperator):
         closed = self.structure is not None and not self.structure.head
         one = (lambda v: self.structure.product(v, *self.closed_terms)) if closed else self._autograd_product
         return torch.cat([one(v) for v in vectors.to(self.risk.vector).split(self.chunk)])
-
-    def __matmul__(self, other):
-        """Product with (M,) or (M, k), in the kind (numpy or torch) of what is given."""
-        if not isinstance(other, Tensor):
-            return super().__matmul__(other)
-        if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
-            raise ValueError(
-                f"{self.name} @ V: V has shape {tuple(other.shape)}, ({self.shape[1]},) or ({self.shape[1]}, k) needed"
-            )
-        rows = other[None] if other.ndim == 1 else other.T
-        result = self.product(rows).to(other)
-        return result[0] if other.ndim == 1 else result.T
-
-    def _matmat(self, matrix: np.ndarray) -> np.ndarray:
-        rows = torch.as_tensor(np.ascontiguousarray(np.asarray(matrix).T))
-        return self.product(rows).T.cpu().numpy()
-
-    def _matvec(self, vector: np.ndarray) -> np.ndarray:
-        return self._matmat(np.asarray(vector).reshape(-1, 1))[:, 0]
-
-    def _adjoint(self) -> CurvatureOperator:
-        return self
 
     def to_dense(self, *, checkpoint=None, progress: bool | None = None) -> Tensor:
         """The matrix (M, M), by the fastest exact route (see ``hesslib.curvature.dense``).

@@ -35,6 +35,8 @@ def count_outliers(eigenvalues: np.ndarray, rule: str, cutoff: float | None = No
     if rule not in RULES:
         raise ValueError(f"rule={rule!r} is unknown: give one of {', '.join(map(repr, RULES))}")
     values = np.sort(np.asarray(eigenvalues, dtype=float))[::-1]
+    if not np.isfinite(values).all():
+        raise ValueError("eigenvalues: contains NaN or infinite values")
     if rule == "threshold":
         if cutoff is None:
             raise ValueError("cutoff: rule='threshold' needs one")

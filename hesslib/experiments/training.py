@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-import zipfile
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from tqdm.auto import tqdm
+
+from ..checks import positive, whole
+from ..files import replacing
+from ..progress import bar
 
 
 class DivergenceError(RuntimeError):
@@ -89,10 +91,13 @@ def train(
         DivergenceError: loss or gradient became infinite or NaN.
     """
     n = len(inputs)
-    if not 0 <= batch_size <= n:
-        raise ValueError(f"batch_size={batch_size}: give 0 (all) to N={n}")
-    if iterations < 0 or not step_size > 0:
-        raise ValueError(f"iterations={iterations}, step_size={step_size}: give at least 0, and a positive step")
+    whole(0, n, batch_size=batch_size)
+    whole(0, iterations=iterations, **({} if seed is None else {"seed": seed}))
+    positive(step_size=step_size)
+    if len(targets) != n:
+        raise ValueError(f"targets: {len(targets)} given for {n} inputs; the numbers must agree")
+    if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+        raise ValueError("inputs: contains NaN or infinite values")
     if checkpoint is not None and measure is None:
         raise ValueError(
             f"checkpoint={str(checkpoint)!r}: give measure too, the parameters at each record are not kept"
@@ -108,7 +113,14 @@ def train(
             next(islice(order, begin, begin), None)  # the same batches are drawn again and passed over
 
     def gradient(x: Tensor, y: Tensor) -> tuple[float, list[Tensor], float]:
-        loss = F.cross_entropy(model(x), y)
+        outputs = model(x)
+        try:
+            loss = F.cross_entropy(outputs, y)
+        except IndexError as error:
+            seen = f"from {int(y.min())} to {int(y.max())}"
+            raise ValueError(
+                f"targets: class indices {seen}, but the model has outputs 0 to {outputs.shape[1] - 1}"
+            ) from error
         gradients = torch.autograd.grad(loss, parameters)
         norm = float(torch.stack([g.norm() for g in gradients]).norm())
         return float(loss.detach()), gradients, norm
@@ -137,8 +149,7 @@ def train(
 
     iteration, full = begin, batch_size in (0, n)
     before, start = history.seconds, time.perf_counter()
-    bar = {"desc": "training", "initial": begin, "total": iterations, "delay": 2, "mininterval": 1}
-    for iteration in tqdm(range(begin, iterations), **bar, disable=progress is False):
+    for iteration in bar(range(begin, iterations), desc="training", initial=begin, total=iterations, show=progress):
         batch = slice(None) if full else next(order)
         loss, gradients, norm = gradient(inputs[batch], targets[batch])
         check(iteration, loss, norm)
@@ -171,8 +182,10 @@ class Checkpoint:
         try:
             with np.load(self.path, allow_pickle=False) as data:
                 saved = {k: data[k] for k in data.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"checkpoint={str(self.path)!r} is damaged ({error}): delete it to start anew") from error
+            saved["run"], saved["parameters"], saved["iteration"], saved["history"]
+        except Exception as error:  # the archive's own checks find a changed byte, and say so in many ways
+            warnings.warn(f"checkpoint {str(self.path)!r} is damaged ({error}): training starts anew", stacklevel=3)
+            return 0
         if str(saved["run"]) != self.run:
             raise ValueError(f"checkpoint={str(self.path)!r} is of another run: give another name or delete it")
         with torch.no_grad():
@@ -185,11 +198,8 @@ class Checkpoint:
         """Replace the file by the present state."""
         values = parameters_to_vector(model.parameters()).detach().cpu().numpy()
         kept = json.dumps([history.iterations, history.measures, history.seconds])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
+        with replacing(self.path) as file:
             np.savez(file, parameters=values, iteration=iteration, history=kept, run=self.run)
-        part.replace(self.path)
 
 
 def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:

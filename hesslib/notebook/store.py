@@ -1,14 +1,16 @@
 """Results on disk: computed once, resumed, and labelled with how, when and where they were made.
 
 A result is a dict of arrays. It lies in two files named after what was computed: ``KEY.npz`` and,
-written after it, ``KEY.json`` with the provenance and the checksum of the first. A result without a
+written after it, ``KEY.json`` with the provenance and the checksums of both. A result without a
 valid pair does not exist, so a run killed at any moment leaves nothing that could be mistaken for one.
+Of several runs that make the same result at the same time the first one's is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import json
 import os
 import platform
@@ -22,8 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from joblib import Parallel, delayed, parallel_config
-from tqdm.auto import tqdm
+
+from ..checks import whole
+from ..files import StorageError, replacing
+from ..progress import bar
 
 ROOT = Path(__file__).resolve().parents[2]
 Result = dict[str, np.ndarray]
@@ -85,6 +91,12 @@ def provenance(name: str, parameters: dict[str, Any], source: str, seconds: floa
     }
 
 
+def label_digest(made: dict[str, Any]) -> str:
+    """Checksum of a label's other entries."""
+    rest = {key: value for key, value in made.items() if key != "label_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 class Store:
     """A folder of results; the default is the book's own, ``book/results``."""
 
@@ -93,7 +105,11 @@ class Store:
 
     def path(self, name: str, parameters: dict[str, Any]) -> Path:
         """Where a result lies, without the ending. The parameters must be what JSON can hold."""
-        key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+        try:
+            text = json.dumps(parameters, sort_keys=True)
+        except TypeError as error:
+            raise TypeError(f"parameters of {name}: {error}; give numbers, texts, and lists of them") from error
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self.folder / name / key
 
     def load(self, name: str, parameters: dict[str, Any]) -> tuple[Result, dict[str, Any]] | None:
@@ -103,33 +119,40 @@ class Store:
         if not (arrays.exists() and label.exists()):
             return None
         try:
-            made = json.loads(label.read_text())
-            intact = made["sha256"] == hashlib.sha256(arrays.read_bytes()).hexdigest()
-        except (ValueError, KeyError):
+            made, packed = json.loads(label.read_text()), arrays.read_bytes()
+            intact = made["sha256"] == hashlib.sha256(packed).hexdigest()
+            # labels written before there was a checksum of their own are taken as they are
+            intact = intact and made.get("label_sha256") in (None, label_digest(made))
+        except (ValueError, KeyError, TypeError, AttributeError):
             intact = False
         if not intact:
             warnings.warn(f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=2)
             return None
-        with np.load(arrays, allow_pickle=False) as data:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as data:
             return {key: data[key] for key in data.files}, made
 
     def save(self, name: str, parameters: dict[str, Any], result: Result, made: dict[str, Any]) -> None:
-        """Write a result so that it is there whole or not at all."""
-        path = self.path(name, parameters)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        """Write a result so that it is there whole or not at all; one that is there already stays.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written to; earlier results are intact.
+            ValueError: the result holds Python objects, which only pickle could store.
+        """
+        path, packed = self.path(name, parameters), io.BytesIO()
+        np.savez_compressed(packed, allow_pickle=False, **result)
+        made = {**made, "sha256": hashlib.sha256(packed.getvalue()).hexdigest()}
+        made["label_sha256"] = label_digest(made)
         try:
-            with part.open("wb") as file:
-                np.savez_compressed(file, **result)
-            digest = hashlib.sha256(part.read_bytes()).hexdigest()
-            part.replace(path.with_suffix(".npz"))
-            part.write_text(json.dumps({**made, "sha256": digest}, indent=1, sort_keys=True) + "\n")
-            part.replace(path.with_suffix(".json"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # a pair is never taken apart: who comes second finds it whole and leaves it
+            with FileLock(path.parent / ".lock"), warnings.catch_warnings(action="ignore"):
+                if self.load(name, parameters) is None:
+                    with replacing(path.with_suffix(".npz")) as file:
+                        file.write(packed.getvalue())
+                    with replacing(path.with_suffix(".json"), "w") as file:
+                        file.write(json.dumps(made, indent=1, sort_keys=True) + "\n")
         except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OSError(
-                f"{self.folder}: the result of {name} could not be written ({error}); earlier ones are intact"
-            ) from error
+            raise StorageError(f"the result of {name} could not be stored: {error}; earlier ones are intact") from error
 
     def run(
         self,
@@ -161,11 +184,12 @@ class Store:
         ``jobs`` settings are computed at a time, each with its share of the cores: for small networks more
         processes are faster than more threads.
         """
+        whole(1, jobs=jobs)
         grid = list(grid)
         if run:
             missing, source = [q for q in grid if self.load(name, q) is None], inspect.getsource(function)
             with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // jobs)):
-                calls = (delayed(self.run)(name, function, q, source) for q in tqdm(missing, desc=name))
+                calls = (delayed(self.run)(name, function, q, source) for q in bar(missing, desc=name))
                 Parallel(n_jobs=jobs)(calls)
         return Sweep(name, grid, [self.load(name, q) for q in grid])
 

@@ -166,7 +166,7 @@ def test_seed_decides_and_one_probe_has_no_error():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda a: top_eigenpairs(a, 0), "k=0: give 1 to M=40"),
+        (lambda a: top_eigenpairs(a, 0), "k=0: give a whole number from 1 to 40"),
         (lambda a: top_eigenpairs(a, 41), "k=41"),
         (lambda a: top_eigenpairs(a, 1, "BE"), "which='BE'"),
         (lambda a: spectral_density(a, 0), "probes=0"),

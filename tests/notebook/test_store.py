@@ -59,18 +59,6 @@ def _nothing():
     return nullcontext()
 
 
-def test_a_failed_write_leaves_nothing_behind(store, monkeypatch):
-    store.run("demo", square, {"x": 1, "seed": 0})
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match=r"could not be written.*earlier ones are intact"):
-        store.run("demo", square, {"x": 2, "seed": 0})
-    assert sorted(p.suffix for p in store.folder.rglob("*") if p.is_file()) == [".json", ".npz"]
-
-
 def test_a_sweep_reads_what_is_there_and_runs_only_when_asked(store):
     grid = [{"x": x, "seed": s} for x in (1, 2) for s in (0, 1)]
     assert store.sweep("demo", square, grid, run=False).label == "demo: not run" and calls == []

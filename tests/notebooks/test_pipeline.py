@@ -10,6 +10,7 @@ import pytest
 
 from hesslib import runner
 from hesslib.notebook.store import ROOT, code_hash
+from tests.robust.offline import environment
 
 SOURCES = runner.sources([])
 IDS = [s.stem for s in SOURCES]
@@ -83,7 +84,11 @@ def test_figures_are_placed_and_described(source):
 
 
 def command(*arguments, cwd):
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=cwd, timeout=600)
+    """Run a module without network; none of ours may even ask for it."""
+    line, log = [sys.executable, "-m", *arguments], cwd / "network"
+    done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment(log), timeout=600)
+    assert not log.exists(), log.read_text()
+    return done
 
 
 SMOKE = {

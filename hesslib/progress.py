@@ -1,0 +1,75 @@
+"""What shows that work goes on: a bar in a terminal and in Jupyter, a line for each step in a log."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+from tqdm import std
+
+DELAY = 2  # seconds before anything is shown
+AGAIN = 600  # seconds until a step that still runs is mentioned again in a log
+
+
+class Lines(std.tqdm):
+    """The bar of a log: one line with the remaining time for each step of over two seconds."""
+
+    def __init__(self, *args, **options) -> None:
+        self.due = DELAY
+        super().__init__(*args, **{**options, "file": io.StringIO()})
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Write the line if it is due and there is work left."""
+        state = self.format_dict
+        if state["elapsed"] >= self.due and state["n"] < (state["total"] or 0):
+            self.due = state["elapsed"] + AGAIN
+            done = state["n"] - state["initial"]
+            left = state["elapsed"] / done * (state["total"] - state["n"]) if done else None
+            remaining = f"about {self.format_interval(left)} left" if done else "remaining time not known yet"
+            share, spent = state["n"] / state["total"], self.format_interval(state["elapsed"])
+            print(f"{state['prefix']}: {share:.0%} after {spent}, {remaining}", file=sys.stderr, flush=True)
+
+
+def _style() -> type[std.tqdm]:
+    """The kind of bar that suits where this process writes to."""
+    app = sys.modules.get("ipykernel.kernelapp")
+    kernel = app is not None and app.IPKernelApp.initialized()
+    if kernel:
+        starter = " ".join(psutil.Process(os.getppid()).cmdline()) if psutil.pid_exists(os.getppid()) else ""
+        if not os.environ.get("HESSLIB_LINES") and "papermill" not in starter:
+            from tqdm.notebook import tqdm
+
+            return tqdm
+    return std.tqdm if sys.stderr.isatty() and not kernel else Lines
+
+
+def bar(items=None, *, desc: str, show: bool | None = None, **options) -> std.tqdm:
+    """A ``tqdm`` over items, or by hand with ``total=``; appears after two seconds, with ``show=False`` never."""
+    return _style()(items, desc=desc, delay=DELAY, mininterval=0.5, disable=show is False, **options)
+
+
+@contextmanager
+def waiting(desc: str, seconds: float, show: bool | None = None) -> Iterator[None]:
+    """A bar over one call that is expected to take so many seconds; a clock moves it, and it waits at the end."""
+    if show is False or seconds < DELAY:
+        yield
+        return
+    ended = threading.Event()
+    with bar(total=max(2, round(seconds)), desc=desc, unit="s") as shown:
+
+        def tick() -> None:
+            while not ended.wait(1):
+                shown.update(1 if shown.n < shown.total - 1 else 0)
+
+        clock = threading.Thread(target=tick, daemon=True)
+        clock.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            clock.join()
