@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("-o", "--output", type=Path, help="folder for the results")
     bench = commands.add_parser("bench", help="compare with other libraries", description="Run the benchmark.")
     bench.add_argument("--rounds", type=int, default=3, help="measurements of each contender (default 3)")
-    commands.add_parser("cost", help="measure time and memory against size", description="Renew book/cost.json.")
+    commands.add_parser(
+        "cost", help="measure time and memory against size", description="Renew book/method_costs.json."
+    )
     options = parser.parse_args(arguments)
     call = {"run": run_command, "sweep": sweep_command, "cost": cost_command, "bench": bench_command}
     try:

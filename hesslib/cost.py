@@ -21,7 +21,7 @@ from .files import replacing
 from .notebook.store import ROOT, code_hash, device_name, versions
 from .progress import bar
 
-OUTPUT = ROOT / "book" / "cost.json"
+OUTPUT = ROOT / "book" / "method_costs.json"
 DIMENSION, CLASSES = 100, 10
 SIZES = (1e3, 3.1e3, 1e4, 3.1e4, 1e5, 3.1e5, 1e6)
 FLOOR = 0.002  # seconds; what is shorter is overhead and not fitted

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import hashlib
+import json
 import os
 import re
+import resource
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+import psutil
 from joblib import Parallel, delayed
 from papermill.exceptions import PapermillExecutionError
 
@@ -26,6 +31,8 @@ from .notebook.parameters import ParameterError
 from .notebook.store import ROOT, code_hash, device_name, versions
 
 NOTEBOOKS = ROOT / "notebooks"
+COSTS = ROOT / "book" / "chapter_costs.json"
+PAGE = "application/vnd.hesslib.page"  # a figure's HTML in a stored notebook; book/extensions puts it on the page
 
 
 @dataclass
@@ -37,6 +44,8 @@ class Outcome:
     seconds: float
     output: Path
     message: str = ""
+    processor_seconds: float = 0.0
+    gib: float = 0.0  # most memory held
 
 
 def sources(names: list[str]) -> list[Path]:
@@ -104,6 +113,9 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
                 del output.data["application/vnd.jupyter.widget-view+json"]
                 if list(output.data) == ["text/plain"]:
                     continue  # a bar again
+            if "image/png" in output.get("data", {}) and "text/html" in output.data:
+                # Viewers that run nothing strip SVG and scripts from HTML: the PNG is for them, the HTML for the book.
+                output.data[PAGE] = output.data.pop("text/html")
             kept.append(output)
         if cell.cell_type == "code":
             cell.outputs = kept
@@ -131,6 +143,49 @@ def same(node: nbformat.NotebookNode, output: Path) -> bool:
         return content(nbformat.read(output, as_version=4)) == content(node)
     except (OSError, ValueError):
         return False
+
+
+class Peak:
+    """The most memory that the processes started from here held at a time, sampled."""
+
+    def __init__(self) -> None:
+        self.gib, self.ended = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def _watch(self) -> None:
+        while not self.ended.wait(0.2):
+            held = 0
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    held += process.memory_info().rss
+            self.gib = max(self.gib, held / 2**30)
+
+    def stop(self) -> float:
+        """End the watch; returns GiB."""
+        self.ended.set()
+        self.thread.join()
+        return self.gib
+
+
+def processor_seconds() -> float:
+    """Processor time of the processes started from here that have ended: wall time depends on who else computes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def keep_costs(chosen: list[Path], scale: str, outcomes: list[Outcome]) -> None:
+    """Note in book/chapter_costs.json what notebooks cost, once for each state of their source and code."""
+    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    before = json.dumps(costs)
+    for source, outcome in zip(chosen, outcomes, strict=True):
+        state, old = f"{source_hash(source)} {code_hash()}", costs.setdefault(source.stem, {}).get(scale, {})
+        if outcome.state == "done" and old.get("state") != state:
+            made = {"seconds": round(outcome.processor_seconds), "gib": round(outcome.gib, 2), "state": state}
+            costs[source.stem][scale] = {**made, "device": device_name()}
+    if json.dumps(costs) != before:
+        with replacing(COSTS, "w") as file:
+            file.write(json.dumps(costs, indent=1, sort_keys=True) + "\n")
 
 
 def execute(
@@ -161,9 +216,9 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
     """Execute one notebook. The output file is replaced only if every cell succeeded."""
     print(f"{source.stem:<20} running", flush=True)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    start = time.perf_counter()
+    start, before, peak = time.perf_counter(), processor_seconds(), Peak()
     node, message = execute(read(source), parameters, NOTEBOOKS, {"desc": source.stem} if bar else False)
-    seconds = time.perf_counter() - start
+    seconds, gib = time.perf_counter() - start, peak.stop()
     if not message:
         node = clean(node, source, seconds)
         try:
@@ -174,7 +229,7 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
             message = str(error)
     state = "failed" if message else "done"
     print(f"{source.stem:<20} {state:<8} {seconds:6.1f} s  {message}", flush=True)
-    return Outcome(source.stem, state, seconds, output, message)
+    return Outcome(source.stem, state, seconds, output, message, processor_seconds() - before, gib)
 
 
 def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1) -> list[Outcome]:
@@ -194,7 +249,11 @@ def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = N
     for source in chosen:
         check_names(read(source), source.stem, parameters)
     folder = output or (ROOT / "_build" / "runs" if parameters else NOTEBOOKS)
-    threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
+    cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # a busy machine is told by the variable
+    threads = max(1, cores // max(1, jobs))
     bar = sys.stderr.isatty() and jobs == 1
     calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads, bar) for s in chosen)
-    return Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)
+    outcomes = Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)
+    if set(parameters) <= {"scale"}:
+        keep_costs(chosen, parameters.get("scale", "quick"), outcomes)
+    return outcomes

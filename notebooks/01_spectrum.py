@@ -17,12 +17,17 @@
 # :::{admonition} The paper's claim
 # :class: important
 # The Hessian of the training loss is almost singular. At a random start and at the end of training
-# alike, nearly all of its eigenvalues lie in a **bulk** at zero, and a handful of **outliers** lie far
+# alike, nearly all of its eigenvalues lie in a {term}`bulk` at zero, and a handful of {term}`outliers <outlier>` lie far
 # from it {cite:p}`sagun2017` (Section 2.1, Figure 1).
 # :::
 #
+# ```{margin} Notation
+# $N$ examples, $M$ parameters $w$, mean loss $\mathcal L(w)$, Hessian $H = \nabla^2 \mathcal L(w)$, eigenvalues $\lambda_1 \ge \dots \ge
+# \lambda_M$. {doc}`All symbols <../book/notation>`, {doc}`all terms <../book/glossary>`.
+# ```
+#
 # The loss $\mathcal{L}(w)$ of a network with $M$ parameters has an $M \times M$ matrix of second
-# derivatives, the **Hessian** $H$. Its eigenvalues are the curvatures of the loss along $M$ orthogonal
+# derivatives, the {term}`Hessian` $H$. Its {term}`eigenvalues <eigenvalue>` are the curvatures of the loss along $M$ orthogonal
 # directions: large where the loss bends, zero where it is flat, negative where it bends downwards.
 # Usually $H$ is too large to be formed. Here it is not: two hidden layers on MNIST digits, about 5,000
 # parameters, so every one of its eigenvalues can be computed, in double precision.
@@ -68,6 +73,7 @@ from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 from hesslib.notebook import figures
+from hesslib.notebook.explore import explore
 from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
@@ -84,7 +90,7 @@ def trained(data, hidden, examples, iterations, step_size, seed):
     dataset = (mnist if data == "mnist" else blobs)(examples, seed=seed)
     sizes = [dataset.dimension, *hidden, dataset.classes]
     model = fully_connected(sizes, seed=seed)
-    moments = np.unique(np.geomspace(1, iterations, 6).astype(int)).tolist()
+    moments = np.unique(np.geomspace(1, iterations, 8).astype(int)).tolist()
     options = {
         "step_size": step_size,
         "iterations": iterations,
@@ -193,7 +199,7 @@ figures.number(
 # weights no example ever sees; others to units that are inactive where they would be needed. And {glue:text}`negative_end:,` eigenvalues lie below $-10^{-10}$: the end of training is not
 # a local minimum. They are small, the lowest being {glue:text}`ratio:.1e` of the largest in magnitude. At
 # the random start that is not so: there the lowest eigenvalue is {glue:text}`low_start:.3f`, of the same order as the
-# largest. A random point is a saddle through and through; training leaves positive outliers only.
+# largest. A random point is a {term}`saddle` through and through; training leaves positive outliers only.
 
 # %% [markdown]
 # ## How bulk and outliers form
@@ -262,6 +268,71 @@ figures.number(
     tenth_start=table[0, 0],
     tenth_end=table[-1, 0],
 )
+
+# %% [markdown]
+# ### Moment by moment
+#
+# The same spectra once more, one at a time. The left panel shows every eigenvalue by rank, the right one how many there
+# are of each size. What counts as an outlier is yours to say: all that reach the chosen share of the largest
+# are counted, and the dotted line on the left marks where they begin.
+
+# %% tags=["remove-output", "hide-input"]
+ends = min(s.eigenvalues[0] for s in spectra), top.max()
+edges = np.linspace(-1, 1.02, 61)  # in units of the largest
+
+
+def at_moment(iteration, share):
+    """The spectrum at one recorded moment, and the count above a share of the largest."""
+    values = spectra[history.iterations.index(iteration)].eigenvalues
+    largest = values[-1]
+    count = int((np.abs(values) >= share * largest).sum())
+    ranked = figures.panel("", "rank of the eigenvalue", "eigenvalue")
+    curve = figures.thin(rank, figures.signed_log(values, floor), 150)
+    ranked.plot(*curve, color=figures.COLORS["H"])
+    ranked.set_ylim(figures.signed_log(1.5 * np.array(ends), floor))
+    ranked.axhline(
+        figures.signed_log(share * largest, floor),
+        color=figures.COLORS["theory"], ls=":", lw=1,
+    )  # fmt: skip
+    figures.signed_log_axis(ranked, floor, *ends)
+    figures.thousands(ranked)
+    sizes = figures.panel(
+        "",
+        "eigenvalue, as a share of the largest",
+        "number in each bin",
+        yscale="log",
+    )
+    sizes.stairs(
+        np.histogram(values / largest, edges)[0], edges, color=figures.COLORS["H"]
+    )
+    sizes.set(xlim=edges[[0, -1]], ylim=(0.5, 2 * len(values)))
+    sentence = f"Iteration {iteration:,}: the largest eigenvalue is {largest:.3f}, the lowest {values[0]:.1e}; "
+    sentence += f"{count:,} of {len(values):,} reach {share:g} of the largest."
+    return sentence, ranked, sizes
+
+
+explore(
+    at_moment,
+    {"iteration": history.iterations, "share": [1e-1, 1e-2, 1e-3, 1e-4]},
+    name="fig_explore_moment",
+    alt="Left, all eigenvalues by rank on a signed logarithmic axis, right a histogram of them, at one "
+    "moment of training.",
+    start={"iteration": history.iterations[-1], "share": 1e-3},
+    live={
+        "share": [0.5, 0.2, 1e-1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 1e-4, 1e-5]
+    },
+    labels={"share": "share of the largest"},
+)
+
+# %% [markdown]
+# ```{glue:figure} fig_explore_moment
+# :name: fig-explore-moment
+# The spectrum at a moment of training, and the number of eigenvalues at or above a share of the largest. Move the sliders with
+# the mouse or the arrow keys; in Jupyter the counts are made anew for more shares.
+# ```
+#
+# **Reading.** Start at iteration 0 and move on. At the random start the histogram spreads to both sides of zero; in the course of training
+# the negative side draws in until it cannot be told from zero, and the outliers on the right stand alone.
 
 # %% [markdown]
 # ## Over seeds
@@ -376,7 +447,7 @@ figures.number(
 #
 # Can these numbers be trusted? Four identities say so, none of which knows of the others. The matrix is
 # symmetric. It agrees with a Hessian-vector product {cite:p}`pearlmutter1994` by automatic differentiation, an
-# independent route. The eigenvalues sum to its trace, and their squares to its squared Frobenius norm. A
+# independent route. The eigenvalues sum to its {term}`trace`, and their squares to its squared {term}`Frobenius norm`. A
 # fifth check needs no second derivative at all: the product must agree with a central difference of the gradient. ReLU
 # makes this delicate. A shift that pushes some unit across its kink at some example sees another network on the other
 # side, so several step lengths are tried and the best agreement counts.

@@ -21,6 +21,11 @@
 # alone can make eigenvalues negative, and they are small {cite:p}`sagun2017` (Section 2.2, Equations 2 to 5, and Section 3.4).
 # :::
 #
+# ```{margin} Notation
+# $N$ examples, $M$ parameters, $C$ classes; outputs $f(w, x_n)$ with Jacobian $J_n$; $d_n$ and $A_n$ are gradient and Hessian of example
+# $n$'s loss in the outputs; $p_n$ are the probabilities. {doc}`All symbols <../book/notation>`.
+# ```
+#
 # ## The decomposition
 #
 # Let a network have one real output $f(w, x)$, and let $\ell$ be a convex loss of it. By the chain rule (Equations 2 and
@@ -32,16 +37,16 @@
 #    \;+\; \underbrace{\frac1N \sum_n \ell'(f_n)\, \nabla^2 f_n}_{R} .
 # $$
 #
-# $G$ is a sum of $N$ matrices of rank one, each with a non-negative weight: it is positive semidefinite, of rank at
+# $G$ is a sum of $N$ matrices of rank one, each with a non-negative weight: it is {term}`positive semidefinite`, of {term}`rank` at
 # most $N$. That leaves at least $M - N$ zeros. $R$ can have eigenvalues of both signs.
 #
 # With $C$ classes a network has $C$ outputs. The formula can then be read in two ways.
 #
 # * **Probability.** The paper takes as its one output the probability $p_y$ that the network gives to the label, and
 #   $\ell(p) = -\log p$. Then $\ell''(p) \nabla p \nabla p^\top = g_n g_n^\top$ with $g_n$ the gradient of the example's
-#   loss: $G$ is the second moment of the gradients, called the **empirical Fisher** matrix. Rank at most $N$.
-# * **Logits.** Take all outputs before the softmax, and the loss as a convex function of them. Then $G = \frac1N \sum_n
-#   J_n^\top A_n J_n$, the **generalised Gauss-Newton** matrix, with $J_n$ the $C \times M$ Jacobian and $A_n =
+#   loss: $G$ is the second moment of the gradients, called the {term}`empirical Fisher matrix`. Rank at most $N$.
+# * **Logits.** Take all outputs before the {term}`softmax`, and the loss as a convex function of them. Then $G = \frac1N \sum_n
+#   J_n^\top A_n J_n$, the generalised {term}`Gauss-Newton matrix`, with $J_n$ the $C \times M$ Jacobian and $A_n =
 #   \operatorname{diag}(p_n) - p_n p_n^\top$ of rank $C - 1$. Rank at most $N(C-1)$.
 #
 # Both are exact: $H = G + R$ either way. They are different splits of the same matrix, and which of them one has in mind
@@ -83,6 +88,7 @@ from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
 from hesslib.notebook import figures
+from hesslib.notebook.explore import explore
 from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
@@ -189,6 +195,83 @@ figures.number(
 # is all there is.
 
 # %% [markdown]
+# ### Moment by moment, on a small network
+#
+# To move through training without waiting, digits shrunk to 7 by 7 pixels and six hidden units: $M$ is a few hundred, and all three
+# spectra take a moment. In Jupyter every release of a slider computes them anew; another seed or width also trains anew.
+
+# %%
+from functools import cache
+
+pooled = lambda data: torch.nn.functional.avg_pool2d(
+    data.inputs.view(-1, 1, 28, 28), 4
+).flatten(1)
+last_moment = min(p.iterations, 2000)
+moments = [0, *np.unique(np.geomspace(5, last_moment, 11).astype(int)).tolist()]
+
+
+@cache
+def shrunk(width, seed):
+    """A small network trained on 50 shrunk digits; its risk and parameters at the moments."""
+    data = mnist(50, seed=seed)
+    x, y = pooled(data), data.targets
+    model = fully_connected([49, width, 10], seed=seed)
+    options = {"step_size": 0.2, "iterations": last_moment, "record": moments}
+    history = train(model, x, y, progress=False, **options)
+    return EmpiricalRisk(model, x, y), history.parameters
+
+
+# %% tags=["remove-output", "hide-input"]
+def split(iteration, reading, seed=p.seed, width=6):
+    """The spectra of H, G and R of the small network at one moment, in one reading."""
+    risk, kept = shrunk(width, seed)
+    at = risk.at(kept[moments.index(iteration)])
+    operators = {"R": at.residual(reading), "G": at.ggn(reading), "H": at.hessian()}
+    found = {
+        k: spectrum(op, progress=False).eigenvalues for k, op in operators.items()
+    }
+    ax = figures.panel("", "rank", "eigenvalue")
+    for key, values in found.items():
+        curve = figures.signed_log(values, 1e-6)
+        x = np.linspace(0, 100, len(values))
+        ax.plot(
+            *figures.thin(x, curve, 120),
+            color=figures.COLORS[key],
+            label=key,
+            lw=1.3,
+        )
+    ax.set(
+        xlabel="rank in % of M",
+        ylim=figures.signed_log(np.array([-30.0, 30.0]), 1e-6),
+    )
+    figures.signed_log_axis(ax, 1e-6, -30, 30)
+    ax.legend(loc="upper left")
+    norms = {k: size(v) for k, v in found.items()}
+    sentence = f"Iteration {iteration:,}, {reading}: the norm of R is {norms['R'] / norms['G']:.2g} times that of G; "
+    low = found["H"][0]
+    sentence += f"the lowest eigenvalue of H is {low:.1e}, the largest {found['H'][-1]:.2f}."
+    return sentence, ax
+
+
+explore(
+    split,
+    {"iteration": moments, "reading": ["logits", "probability"]},
+    name="fig_explore_terms",
+    alt="Eigenvalues of H, G and R of a small network in ascending order on a signed logarithmic axis, at one moment "
+    "of training.",
+    live={"seed": range(p.seed, p.seed + 10), "width": range(6, 25, 2)},
+)
+
+# %% [markdown]
+# ```{glue:figure} fig_explore_terms
+# :name: fig-explore-terms
+# $H = G + R$ along training, for a network of a few hundred parameters and 50 examples, in either reading.
+# ```
+#
+# **Reading.** With the logits the spectrum of $R$ draws in as the examples are fitted, and $H$ settles on $G$. Switch to the probability:
+# now it is $G$ that shrinks to nothing, and $H$ settles on $R$.
+
+# %% [markdown]
 # ## How many zeros
 #
 # What a rank bound promises, and what there is. An eigenvalue counts as zero below $10^{-12}$ of the largest. The same
@@ -204,12 +287,10 @@ def zeros(values):
 def small_network(examples, iterations, seed):
     """Fewer parameters than examples: 7 x 7 pixels, 8 hidden units, M = 490."""
     data = mnist(examples, seed=seed)
-    pooled = torch.nn.functional.avg_pool2d(
-        data.inputs.view(-1, 1, 28, 28), 4
-    ).flatten(1)
+    x, y = pooled(data), data.targets
     model = fully_connected([49, 8, 10], seed=seed)
-    train(model, pooled, data.targets, step_size=0.2, iterations=iterations)
-    return EmpiricalRisk(model, pooled, data.targets)
+    train(model, x, y, step_size=0.2, iterations=iterations)
+    return EmpiricalRisk(model, x, y)
 
 
 # %%
@@ -276,7 +357,7 @@ figures.number(
 # %% [markdown]
 # ## Can the second term be ignored?
 #
-# Three measures along training. **Weyl's bound**: no eigenvalue of $H$ is further from that of $G$ with the same rank than
+# Three measures along training. **Weyl's bound** ({term}`Weyl's inequality`): no eigenvalue of $H$ is further from that of $G$ with the same rank than
 # the norm of $R$; beside it the largest distance there is. **Norms**: $\|R\|/\|G\|$ in both readings. **Eigenspaces**: how much the span of the
 # $C$ leading eigenvectors of $H$ and of $G$ have in common, from 0 (orthogonal) to 1 (the same).
 

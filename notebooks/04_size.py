@@ -21,7 +21,12 @@
 # same, so that ranked in per cent they fall on one curve (Section 3.4, Figure 5) {cite:p}`sagun2017`.
 # :::
 #
-# One hidden layer of ReLU units on 1,000 MNIST digits, with 10, 30, 50 or 70 units: from 7,960 to 55,660
+# ```{margin} Notation
+# $N$ examples, $M$ parameters, $C$ classes, $h$ hidden units with {term}`activation` $\phi$; $H = G + R$ as in {ref}`ggn`.
+# {doc}`All symbols <../book/notation>`.
+# ```
+#
+# One hidden layer of ReLU units ({term}`activation`) on 1,000 MNIST digits, with 10, 30, 50 or 70 units: from 7,960 to 55,660
 # parameters. The largest Hessian would take 23 GiB to store. It need not be stored: its rank is at most
 # $N(C-1) + 2(C-1)h$ for $N$ examples, $C$ classes and $h$ hidden units, here 10,260, and a matrix of that
 # order has the same nonzero eigenvalues. `spectrum` finds this route by itself. So what follows is the *complete*
@@ -65,6 +70,7 @@ from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 from hesslib.notebook import figures
+from hesslib.notebook.explore import explore
 from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
@@ -212,7 +218,10 @@ def draw_negatives(ax, results):
             low = r["eigenvalues"][r["eigenvalues"] < -1e-12]
             percent = 100 * np.arange(1, len(low) + 1) / r["parameters"]
             name = f"{w} units" if i == 0 else None
-            ax.plot(percent, -low, color=color, lw=1, alpha=0.8, label=name)
+            ax.plot(
+                *figures.thin(percent, -low, 150),
+                color=color, lw=1, alpha=0.8, label=name,
+            )  # fmt: skip
     ax.legend()
 
 
@@ -273,7 +282,7 @@ figures.number(
 # semidefinite and $R = \frac1N \sum_n \sum_c d_{nc} \nabla^2 f_c(x_n)$, where $d_n = p_n - y_n$ is the
 # derivative of the loss of example $n$ in its outputs.
 #
-# **1.** Adding a positive semidefinite matrix does not raise the number of negative eigenvalues (Weyl). So $H$ has at
+# **1.** Adding a {term}`positive semidefinite` matrix does not raise the number of negative eigenvalues (Weyl). So $H$ has at
 # most as many as $R$.
 #
 # **2.** With one hidden layer, $f_c(x) = b_c + \sum_h v_{ch}\, \phi(w_h^\top \tilde x)$, where $\tilde x$ is $x$ with a 1
@@ -446,6 +455,101 @@ figures.number(
 # So the paper's observation that the *ratio* of negatives does not change with the width is explained, and not by
 # flatness: it counts hidden units and classes. The bulk grows by a factor {glue:text}`zero_growth:.0f` in its zeros and
 # {glue:text}`bulk_growth:.2f` in the rest, while $M$ grows by {glue:text}`growth:.1f`: nearly all that a wider network adds is zero.
+
+# %% [markdown]
+# ### Wider and wider
+#
+# Sixty digits and 300 iterations, small enough to be trained anew whenever a slider is released.
+
+# %%
+from functools import cache
+
+digits = cache(lambda seed: mnist(60, seed=seed))
+
+
+@cache
+def widened(width, seed):
+    """All eigenvalues of a network of one width, trained on sixty digits."""
+    data = digits(seed)
+    model = fully_connected([784, width, 10], seed=seed)
+    options = {"step_size": 0.1, "iterations": 300, "progress": False}
+    train(model, data.inputs, data.targets, **options)
+    risk = EmpiricalRisk(model, data.inputs, data.targets)
+    return spectrum(risk.hessian(), progress=False).eigenvalues
+
+
+# %% tags=["remove-output", "hide-input"]
+def turned(width, seed=p.seed):
+    """The largest eigenvalues and the negative ones of one width, with the bound."""
+    values = widened(width, seed)
+    largest = figures.panel(
+        "largest",
+        "rank from the largest",
+        "eigenvalue",
+        xlim=(0, 31),
+        yscale="log",
+        ylim=(1e-2, 10),
+    )
+    largest.plot(
+        np.arange(1, 31), values[::-1][:30], ".-", color=figures.COLORS["H"], lw=0.8
+    )
+    low = -values[values < -1e-12 * values[-1]]
+    negative = figures.panel(
+        "negative", "rank in % of M", "minus the eigenvalue", yscale="log"
+    )
+    negative.set(xlim=(0, 1.4), ylim=(1e-8, 1))
+    share = 100 / len(values)
+    negative.plot(
+        *figures.thin(share * np.arange(1, len(low) + 1), low, 100),
+        color=figures.COLORS["H"],
+    )
+    negative.axvline(
+        9 * width * share, color=figures.COLORS["theory"], ls=":", lw=1
+    )
+    zeros = int((np.abs(values) <= 1e-12 * values[-1]).sum())
+    sentence = f"{width} hidden units, M = {len(values):,}: the largest eigenvalue is {values[-1]:.2f}, "
+    sentence += (
+        f"{len(low)} of at most {9 * width} are negative, {zeros:,} are zero."
+    )
+    return sentence, largest, negative
+
+
+shown_widths = [2, 5, 10, 15, 20, 30, 40, 50, 70]
+if p.scale == "smoke":
+    shown_widths = [2, 4]
+explore(
+    turned,
+    {"width": shown_widths},
+    name="fig_explore_width",
+    start={"width": shown_widths[len(shown_widths) // 2]},
+    alt="Left, the thirty largest eigenvalues by rank. Right, magnitudes of the negative ones by rank in per cent of "
+    "M, with a dotted line at the bound.",
+    live={"width": range(2, 101), "seed": range(p.seed, p.seed + 10)},
+    labels={"width": "hidden units"},
+)
+
+# %% [markdown]
+# ```{glue:figure} fig_explore_width
+# :name: fig-explore-width
+# Right and left edge of the spectrum for one width after the other, on sixty digits. Dotted: the bound $(C-1)h$ in per cent of $M$.
+# ```
+#
+# **Reading.** Past the narrowest networks the picture hardly moves: from
+# {glue:text}`from_width` units on the largest eigenvalue stays between {glue:text}`widths_low:.2f` and {glue:text}`widths_high:.2f`, and the share of
+# negative ones between {glue:text}`shares_low:.2f` and {glue:text}`shares_high:.2f` % of $M$. What grows is the number of zeros in the sentence above
+# the figure.
+
+# %% tags=["remove-cell"]
+settled = [w for w in shown_widths if w >= 10] or shown_widths
+past = [widened(w, p.seed) for w in settled]
+below_zero = [100 * (v < -1e-12 * v[-1]).mean() for v in past]
+figures.number(
+    from_width=settled[0],
+    widths_low=min(v[-1] for v in past),
+    widths_high=max(v[-1] for v in past),
+    shares_low=min(below_zero),
+    shares_high=max(below_zero),
+)
 
 # %% [markdown]
 # ## Checks

@@ -1,12 +1,24 @@
-"""What the book's build needs beyond Jupyter Book: MathJax from its package, and two tables from metadata."""
+"""What the book's build needs beyond Jupyter Book.
 
+MathJax from its package; below each figure its numbers, its cell and its command; tables from metadata.
+"""
+
+import ast
+import importlib.util
 import json
+import re
+import shlex
 import shutil
+import sys
 from importlib.resources import files
 from pathlib import Path
 
 from docutils import nodes
+from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
+
+PAGE = "application/vnd.hesslib.page"  # where hesslib.runner keeps the HTML of figures
+SCALES = ("smoke", "quick", "paper")
 
 
 def copy_mathjax(app) -> None:
@@ -26,6 +38,180 @@ def table(head: list[str], rows: list[list[str]]) -> nodes.table:
 
     group += [nodes.thead("", row(head)), nodes.tbody("", *map(row, rows))]
     return nodes.table("", group, classes=["table"])
+
+
+def restore_pages(app, docname, source) -> None:
+    """Give the figures of a stored notebook their HTML back; their numbers go beside the page, not on it."""
+    if not (Path(app.srcdir) / f"{docname}.ipynb").exists():
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            data.pop("text/csv", None)
+            if PAGE in data:
+                data["text/html"] = data.pop(PAGE)
+    source[0] = json.dumps(notebook)
+
+
+def notebooks(app) -> list[Path]:
+    """The executed notebooks that are part of the book."""
+    found = (Path(app.srcdir) / f"{name}.ipynb" for name in sorted(app.env.found_docs))
+    return [p for p in found if p.exists()]
+
+
+def glued(cells: list[dict]) -> dict[str, tuple[int, dict]]:
+    """The figures of a notebook: name to index of the cell that made it and its data."""
+    found = {}
+    for i, cell in enumerate(cells):
+        for output in cell.get("outputs", []):
+            if "text/csv" in output.get("data", {}):
+                found[output["metadata"]["scrapbook"]["name"]] = i, output["data"]
+    return found
+
+
+def write_numbers(app, error) -> None:
+    """Put the numbers of every figure beside the pages."""
+    for path in notebooks(app) if error is None else []:
+        for name, (_, data) in glued(json.loads(path.read_text(encoding="utf-8"))["cells"]).items():
+            target = Path(app.outdir) / "numbers" / f"{path.stem}-{name}.csv"
+            target.parent.mkdir(exist_ok=True)
+            target.write_text("".join(data["text/csv"]), encoding="utf-8")
+
+
+def parameters_of(path: Path, root: Path) -> list[dict]:
+    """A notebook's parameters: name, type, default, help, range, and values at the three scales."""
+    spec = importlib.util.spec_from_file_location("parameters", root / "hesslib" / "notebook" / "parameters.py")
+    kit = importlib.util.module_from_spec(spec)
+    sys.modules["parameters"] = kit  # dataclasses look their module up
+    spec.loader.exec_module(kit)  # the module alone: the package needs torch, the HTML does not
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    declared = next(
+        ("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])),
+        "",
+    )
+    calls = (n for c in code for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Call))
+    resolve = next((n for n in calls if getattr(n.func, "id", "") == "resolve"), None)
+    ranges = {"scale": kit.choice(*SCALES)}
+    for keyword in resolve.keywords if resolve else []:
+        ranges[keyword.arg] = eval(compile(ast.Expression(keyword.value), str(path), "eval"), vars(kit))
+    found = []
+    for name, kind, default, text in re.findall(r"^(\w+): (\w+) = (.+?)  # (.+)$", declared, re.M):
+        default, allowed = ast.literal_eval(default), ranges[name]
+        values = {s: allowed.presets.get(s, s if name == "scale" else default) for s in SCALES}
+        found.append({"name": name, "type": kind, "default": default, "help": text, "range": allowed, "values": values})
+    return found
+
+
+def command(path: Path, root: Path) -> str:
+    """The papermill line that makes a notebook again, every parameter spelt out."""
+    given = [
+        f"-p {q['name']} {shlex.quote(str(q['values']['quick']))}"
+        for q in parameters_of(path, root)
+        if q["name"] != "scale"
+    ]
+    return " \\\n  ".join([f"papermill notebooks/{path.name} out.ipynb", *given])
+
+
+def complete_figures(app, doctree) -> None:
+    """Below each figure of a notebook: its numbers, the cell that made it, and the command that makes it again."""
+    path = Path(app.srcdir) / f"{app.env.docname}.ipynb"
+    if not path.exists():
+        return
+    found = glued(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    sources = {n["cell_index"]: n for n in doctree.findall(nodes.container) if "cell_index" in n}
+    up = "../" * app.env.docname.count("/")
+    for figure in doctree.findall(nodes.figure):
+        name = re.search(r'data-name="(\w+)"', figure.astext())
+        if name is None or name[1] not in found:
+            continue
+        name, cell = name[1], sources.get(found[name[1]][0])
+        links = [f'<a href="{up}numbers/{path.stem}-{name}.csv" download>numbers (CSV)</a>']
+        if cell is not None:
+            inputs = [n for n in cell.findall(nodes.container) if n.get("nb_element") == "cell_code_source"]
+            inputs[0]["ids"].append(f"cell-{name}")
+            links.append(f'<a href="#cell-{name}">the cell that made it</a>')
+        line = command(path, Path(app.srcdir))
+        figure += nodes.legend(
+            "",
+            nodes.raw("", f"<p>{' · '.join(links)}</p><details><summary>make it again</summary>", format="html"),
+            nodes.literal_block(line, line, language="bash"),
+            nodes.raw("", "</details>", format="html"),
+        )
+
+
+def cost_line(path: Path, root: Path) -> str:
+    """What a notebook costs at each scale, as it was measured: processor time, and the most memory held."""
+    costs = json.loads((root / "book" / "chapter_costs.json").read_text(encoding="utf-8")).get(path.stem, {})
+    parts = []
+    for scale in SCALES[:2]:
+        made = costs.get(scale)
+        parts.append(f"{scale} {made['seconds']:,} s, {made['gib']:.1f} GiB" if made else f"{scale} not measured")
+    stored = [json.loads(p.read_text()) for p in (root / "book" / "results").glob(f"{path.stem}*/*.json")]
+    seconds = sum(m["seconds"] for m in stored)
+    long = f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds / 60:.0f} min"
+    parts.append(f"paper {long} for {len(stored)} stored runs, memory not recorded" if stored else "paper as quick")
+    devices = {made["device"] for made in costs.values()} | {m["device"] for m in stored}
+    where = " and ".join(sorted(devices)) or "nothing yet"
+    return f"Processor time and memory: {'; '.join(parts)}. Measured on {where}."
+
+
+def add_cost(app, doctree) -> None:
+    """The cost line, under the heading of a notebook's parameters."""
+    root, path = Path(app.srcdir), Path(app.srcdir) / f"{app.env.docname}.ipynb"
+    for title in doctree.findall(nodes.title) if path.exists() else []:
+        if title.astext() == "Parameters":
+            title.parent.insert(1, nodes.paragraph("", cost_line(path, root), classes=["hesslib-cost"]))
+            return
+
+
+def mend_page(app, pagename, templatename, context, doctree) -> None:
+    """What accessibility asks of docutils' HTML: tables that scroll take the focus, a list has items."""
+    body = context.get("body", "")
+    body = re.sub(r'<table class="[^"]*\btable\b[^"]*"', r'\g<0> tabindex="0"', body)
+    context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+
+
+class ChapterClaims(SphinxDirective):
+    """The claim box of every chapter, under a link to the chapter."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = []
+        for path in sorted((Path(self.env.srcdir) / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+            self.env.note_dependency(str(path))
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+            claim = re.search(r"^:::\{admonition\} The paper's claims?\n:class: \w+\n(.*?)^:::$", text, re.M | re.S)
+            if claim and path.with_suffix("").relative_to(self.env.srcdir).as_posix() in self.env.found_docs:
+                label = re.match(r"\((\S+)\)=", text)[1]
+                lines += [f"{{ref}}`{label}`", ": " + claim[1].strip().replace("\n", "\n  "), ""]
+        holder = nodes.container()
+        self.state.nested_parse(StringList("\n".join(lines).splitlines(), source=self.env.docname), 0, holder)
+        return holder.children
+
+
+class ParameterTables(SphinxDirective):
+    """Every parameter of every notebook, and what a run costs."""
+
+    def run(self) -> list[nodes.Node]:
+        root, found = Path(self.env.srcdir), []
+        for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+            self.env.note_dependency(str(path))
+            rows = [
+                [
+                    q["name"],
+                    q["type"],
+                    json.dumps(q["default"]),
+                    str(q["range"]),
+                    q["help"],
+                    *map(str, q["values"].values()),
+                ]
+                for q in parameters_of(path, root)
+            ]
+            head = ["name", "type", "default", "valid", "meaning", *SCALES]
+            found += [nodes.rubric("", path.stem), table(head, rows), nodes.paragraph("", cost_line(path, root))]
+        return found
 
 
 class NotebookTable(SphinxDirective):
@@ -184,13 +370,20 @@ class CostPredictions(SphinxDirective):
 
 def cost_report(env) -> dict:
     """The stored measurements of cost."""
-    path = Path(env.srcdir) / "book" / "cost.json"
+    path = Path(env.srcdir) / "book" / "method_costs.json"
     env.note_dependency(str(path))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def setup(app):
     app.connect("builder-inited", copy_mathjax)
+    app.connect("source-read", restore_pages)
+    app.connect("doctree-read", complete_figures)
+    app.connect("doctree-read", add_cost)
+    app.connect("html-page-context", mend_page)
+    app.connect("build-finished", write_numbers)
+    app.add_directive("chapter-claims", ChapterClaims)
+    app.add_directive("parameter-tables", ParameterTables)
     app.add_directive("notebook-table", NotebookTable)
     app.add_directive("results-table", ResultsTable)
     app.add_directive("benchmark-table", BenchmarkTable)

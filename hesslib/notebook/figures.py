@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import html
 import io
 import re
 
@@ -68,8 +70,10 @@ def signed_log(values: np.ndarray, floor: float) -> np.ndarray:
 
 def signed_log_axis(ax, floor: float, low: float, high: float) -> None:
     """Label the y axis of a panel whose data went through ``signed_log``."""
+    ax.signed_log_floor = floor  # so that the downloads hold the values themselves
     top, first = int(np.ceil(np.log10(max(high, floor)))), int(np.log10(floor)) + 1
-    step = max(1, (top - first + 1) // 4)
+    sides = 2 if low < -10 * floor else 1
+    step = max(1, sides * (top - first + 1) // 6)
     positive = [10.0**e for e in range(top, first - 1, -step)]
     negative = [-v for v in positive if v <= 10 * -low]
     ticks = sorted(negative + [0.0] + positive)
@@ -80,6 +84,8 @@ def signed_log_axis(ax, floor: float, low: float, high: float) -> None:
 
 def thin(x: np.ndarray, y: np.ndarray, points: int = 400) -> tuple[np.ndarray, np.ndarray]:
     """At most about ``points`` of a monotone curve, evenly along it, with both ends: what a line can show."""
+    if len(x) <= points:
+        return x, y
     scale = lambda v: (v - v.min()) / max(np.ptp(v), 1e-300)
     length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(scale(x)), np.diff(scale(y))))])
     keep = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(0, len(x) - 1))
@@ -90,6 +96,30 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = 400) -> tuple[np.ndarray, n
 def thousands(ax) -> None:
     """Write the x axis as 1,000."""
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+
+
+def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """What a panel shows, as (series, x, y): lines, points, outlines of bands, and corners of steps and bars."""
+    found = []
+    for line in ax.lines:
+        if line.get_transform() == ax.transData:  # not those drawn across the whole panel
+            found.append((line.get_label(), *np.asarray(line.get_xydata(), dtype=float).T))
+    for points in ax.collections:
+        vertices = points.get_offsets() if len(points.get_offsets()) > 1 else points.get_paths()[0].vertices
+        found.append((points.get_label(), *np.asarray(vertices, dtype=float).T))
+    for patch in ax.patches:
+        vertices = patch.get_patch_transform().transform(patch.get_path().vertices)
+        found.append((patch.get_label(), *vertices.T))
+    floor = getattr(ax, "signed_log_floor", None)
+    values = lambda y: y if floor is None else np.sign(y) * floor * (10 ** np.abs(y) - 1)
+    return [("" if str(name).startswith("_") else str(name), x, values(y)) for name, x, y in found]
+
+
+def picture(name: str, alt: str, cells: str) -> str:
+    """HTML of a figure: its panels side by side where there is room."""
+    style = "display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:8px;justify-items:center"
+    head = f'role="img" aria-label="{html.escape(alt)}" data-name="{name}" class="hesslib-figure" style="{style}"'
+    return f"<div {head}>{cells}</div>"
 
 
 class Panels:
@@ -107,6 +137,9 @@ class Panels:
         with mpl.rc_context({"svg.hashsalt": prefix}):
             self.figures[index].savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", buffer.getvalue(), flags=re.S)
+        # Hundredths of a point are enough, and a path on one line lets equal lines of two frames be shared.
+        short = lambda m: re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", m[0]))
+        text = re.sub(r' (d|x|y|transform)="[^"]*"', short, text)
         text = text[text.index("<svg") :].replace(INK, "currentColor")
         text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
         text = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}-", text)
@@ -131,15 +164,27 @@ class Panels:
         whole.quantize(64, dither=Image.Dither.NONE).save(out, "png", optimize=True)
         return out.getvalue()
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        cells = "".join(
+    def cells(self) -> str:
+        """The panels as HTML, one below the other."""
+        return "\n".join(
             f'<div style="width:100%;max-width:520px">{self.svg(i)}</div>' for i in range(len(self.figures))
         )
-        html = (
-            f'<div role="img" aria-label="{self.alt}" class="hesslib-figure" '
-            f'style="display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:8px;justify-items:center">{cells}</div>'
-        )
-        return {"text/html": html, "image/png": self.png(), "text/plain": self.alt}
+
+    def numbers(self, **columns) -> str:
+        """What is drawn, as lines of CSV: the given columns, panel, series, x, y."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        for i, figure in enumerate(self.figures):
+            ax = figure.axes[0]
+            for name, xs, ys in drawn(ax):
+                for x, y in zip(xs, ys):
+                    writer.writerow([*columns.values(), ax.get_title() or i + 1, name, f"{x:.6g}", f"{y:.6g}"])
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        page = picture(self.name, self.alt, self.cells())
+        numbers = "panel,series,x,y\n" + self.numbers()
+        return {"text/html": page, "image/png": self.png(), "text/plain": self.alt, "text/csv": numbers}
 
 
 def show(name: str, alt: str, *panels) -> None:

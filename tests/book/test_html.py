@@ -1,31 +1,18 @@
 """The built pages: complete, quiet, self-contained, and right in a browser."""
 
+import csv
+import json
+import math
 import re
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
 from hesslib.notebook.store import ROOT
 
 pytestmark = pytest.mark.xdist_group("html")
-
-# Chromium's own view of fonts under file://, and two messages of the theme that mean nothing.
-HARMLESS = ("fontawesome", "net::ERR_FAILED", "theme mode", "THEBE_JS_URL")
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    """The book, built from the committed outputs with warnings as errors."""
-    out = tmp_path_factory.mktemp("book")
-    program = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [program, "build", str(ROOT), "--path-output", str(out), "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return out / "_build" / "html"
+CHAPTERS = sorted(p.stem for p in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+chapters = pytest.mark.parametrize("chapter", CHAPTERS)
 
 
 def pages(html):
@@ -86,41 +73,67 @@ def test_no_number_of_the_text_is_missing(html):
         assert not re.search(r"<strong>\s*</strong>|>nan<", text), page.name
 
 
-chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+@chapters
+def test_numbers_of_every_figure_can_be_downloaded(html, chapter):
+    page = html / "notebooks" / f"{chapter}.html"
+    text = page.read_text(encoding="utf-8")
+    names = re.findall(r'data-name="(\w+)"', text)
+    assert names and len(names) == len(set(names))
+    for name in names:
+        assert f'href="../numbers/{chapter}-{name}.csv" download' in text
+        rows = list(csv.reader((html / "numbers" / f"{chapter}-{name}.csv").open(encoding="utf-8")))
+        assert rows[0][-4:] == ["panel", "series", "x", "y"] and len(rows) > 2, name
+        numbers = [float(v) for row in rows[1:] for v in row[-2:]]
+        assert sum(map(math.isfinite, numbers)) > 0.9 * len(numbers), name
+        assert f'href="#cell-{name}"' in text and f'id="cell-{name}"' in text, name
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
+@chapters
+def test_the_command_below_each_figure_names_every_parameter(html, chapter):
+    text = (html / "notebooks" / f"{chapter}.html").read_text(encoding="utf-8")
+    notebook = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())
+    cell = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+    declared = re.findall(r"^(\w+):", cell, re.M)
+    blocks = re.findall(r"<summary>make it again</summary>(.*?)</details>", text, re.S)
+    assert len(blocks) == len(re.findall(r"data-name=", text))
+    for block in blocks:
+        line = re.sub(r"<[^>]+>", "", block)
+        assert f"papermill notebooks/{chapter}.ipynb out.ipynb" in line
+        assert ["scale", *re.findall(r"-p (\w+) ", line)] == declared
 
 
-@pytest.mark.parametrize(("width", "mode"), [(1300, "light"), (400, "dark")])
-def test_pages_in_a_browser(html, browser, width, mode):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=mode)
-    for path in pages(html):
-        page, trouble = context.new_page(), []
-        page.on("console", lambda m, t=trouble: t.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e, t=trouble: t.append(str(e)))
-        page.on("request", lambda r, t=trouble: t.append(r.url) if r.url.startswith("http") else None)
-        page.goto(path.as_uri())
-        page.wait_for_timeout(300)
-        trouble = [t for t in trouble if not any(h in t for h in HARMLESS)]
-        assert not trouble, (path.name, trouble)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path.name} is wider than {width} px"
-        if "math notranslate" in path.read_text(encoding="utf-8"):
-            page.wait_for_selector("mjx-container svg", timeout=5000)
-        for figure in page.query_selector_all(".hesslib-figure svg"):
-            box = figure.bounding_box()
-            assert box["width"] > 250 and box["x"] >= 0 and box["x"] + box["width"] <= width
-        page.close()
-    context.close()
+@chapters
+def test_each_chapter_can_be_moved_and_each_frame_is_described(html, chapter):
+    text = (html / "notebooks" / f"{chapter}.html").read_text(encoding="utf-8")
+    boxes = text.split('<div class="hesslib-explore">')[1:]
+    assert boxes, "no exploration"
+    for box in boxes:
+        data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', box, re.S)[1])
+        count = math.prod(map(len, data["values"]))
+        pictures = {"\n".join(data["lines"][i] for i in frame) for frame in data["frames"]}
+        assert len(data["frames"]) == len(data["alts"]) == len(data["sentences"]) == count > 1
+        assert len(set(data["alts"])) == count and min(map(len, data["alts"])) > 60
+        assert len(pictures) > 1 and "src=" not in re.sub(r"<script type.*?</script>", "", box, flags=re.S)[:20000]
+
+
+@chapters
+def test_each_chapter_says_what_it_costs(html, chapter):
+    text = (html / "notebooks" / f"{chapter}.html").read_text(encoding="utf-8")
+    line = re.search(r'<p class="hesslib-cost">(.*?)</p>', text)[1]
+    assert re.search(r"smoke \d+ s, \d\.\d GiB; quick \d+ s, \d\.\d GiB; paper ", line), line
+
+
+def test_every_parameter_is_on_the_page_of_parameters(html):
+    text = (html / "book" / "parameters.html").read_text(encoding="utf-8")
+    for chapter in CHAPTERS:
+        notebook = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())
+        cell = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+        part = text[text.index(f'<p class="rubric">{chapter}</p>') :]
+        for name in re.findall(r"^(\w+):", cell, re.M):
+            assert f"<p>{name}</p>" in part, (chapter, name)
+
+
+def test_the_tour_leads_to_every_claim(html):
+    text = (html / "notebooks" / "00_tour.html").read_text(encoding="utf-8")
+    for chapter in CHAPTERS[1:]:
+        assert f'href="{chapter}.html' in text[text.index('<article class="bd-article"') :], chapter
