@@ -48,8 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser(
         "cost", help="measure time and memory against size", description="Renew book/method_costs.json."
     )
+    ledger = commands.add_parser("claims", help="the paper's claims and their verdicts", description="The ledger.")
+    ledger.add_argument("--json", action="store_true", help="print everything, for programs")
+    ledger.add_argument("--acknowledge", action="store_true", help="make these the verdicts that the book shows")
+    check = commands.add_parser("audit", help="recompute stored results", description="Recompute and compare.")
+    check.add_argument("results", nargs="*", metavar="NAME[/KEY]", help="stored results; all if none is given")
+    check.add_argument("--tolerance", type=float, default=1e-6, help="relative deviation allowed (default 1e-6)")
     options = parser.parse_args(arguments)
-    call = {"run": run_command, "sweep": sweep_command, "cost": cost_command, "bench": bench_command}
+    commands = (run_command, sweep_command, bench_command, cost_command, claims_command, audit_command)
+    call = {function.__name__.removesuffix("_command"): function for function in commands}
     try:
         return call[options.command](options)
     except (ParameterError, StorageError) as error:
@@ -112,3 +119,31 @@ def bench_command(options: argparse.Namespace) -> int:
 
     benchmark.run(options.rounds)
     return 0
+
+
+def claims_command(options: argparse.Namespace) -> int:
+    """``hesslib claims``; status 1 if a verdict or number is not the one that the book shows."""
+    import json
+
+    from . import claims
+
+    now = claims.report()
+    if options.acknowledge:
+        claims.acknowledge(now)
+    print(json.dumps(now["claims"], indent=1, ensure_ascii=False) if options.json else claims.listing(now["claims"]))
+    changed = claims.differences(now, claims.acknowledged())
+    for line in changed:
+        print(f"changed: {line}", file=sys.stderr)
+    return 1 if changed else 0
+
+
+def audit_command(options: argparse.Namespace) -> int:
+    """``hesslib audit``; status 1 if a stored result is not what its function gives now."""
+    from . import audit
+
+    bad = 0
+    for label in audit.entries(options.results):
+        finding = audit.audit(label, options.tolerance)
+        print(f"{finding}  ({finding.seconds:.1f} s)", flush=True)
+        bad += not finding.agrees
+    return 1 if bad else 0

@@ -98,6 +98,7 @@ SMOKE = {
     "04_size": ["-p", "widths=[3]", "-p", "seed=2"],
     "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
     "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
+    "08_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
 }
 
 
