@@ -209,12 +209,16 @@ def acknowledged() -> dict[str, Any]:
 def differences(now: dict[str, Any], shown: dict[str, Any], tolerance: float = 1e-6) -> list[str]:
     """What is no longer as acknowledged: one line for each verdict, text or number, relative tolerance as given."""
 
+    def by_name(v):
+        named = isinstance(v, list) and all(isinstance(x, dict) and "id" in x for x in v)
+        return {x["id"] if named else str(i): x for i, x in enumerate(v)} if isinstance(v, list) else v
+
     def compare(path, a, b):
+        a, b = by_name(a), by_name(b)
         if isinstance(a, dict) and isinstance(b, dict):
             return [d for k in sorted({*a, *b}) for d in compare(f"{path}.{k}", a.get(k), b.get(k))]
-        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-            name = lambda i, v: v["id"] if isinstance(v, dict) and "id" in v else str(i)
-            return [d for i, (x, y) in enumerate(zip(a, b)) for d in compare(f"{path}.{name(i, x)}", x, y)]
+        if isinstance(a, dict) or isinstance(b, dict):
+            return [f"{path[1:]}: {'new' if isinstance(a, dict) else 'gone'}"]
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
         same = np.isclose(a, b, rtol=tolerance, atol=1e-12) if numbers else a == b
         return [] if same else [f"{path[1:]}: shown {b!r}, now {a!r}"]

@@ -124,6 +124,30 @@ class ClaimsWhy(SphinxDirective):
         return found or [nodes.paragraph("", "None.")]
 
 
+def verdict(claim: dict, here: str) -> nodes.reference:
+    """The verdict in the text of a page, linked to its row."""
+    refuri = f"{relative(here, PAGE)}#claim-{claim['id']}"
+    classes = ["verdict", nodes.make_id(claim["verdict"])]
+    return nodes.reference("", claim["verdict"], internal=True, refuri=refuri, classes=classes)
+
+
+def add_verdicts(app, doctree) -> None:
+    """A section with a chapter's claims and their verdicts, before its limits."""
+    here = app.env.docname
+    claims = [c for c in read(app.env)["claims"] if here == f"notebooks/{c['chapter']}"]
+    limits = next((s for s in doctree.findall(nodes.section) if s[0].astext() == "Limits"), None)
+    if limits is None or not claims:
+        return
+    found = nodes.bullet_list()
+    for claim in claims:
+        line = nodes.paragraph("", "", nodes.Text(f"{claim['statement']} "), verdict(claim, here))
+        line += nodes.Text(f" ({claim['checks'][0]['quantity']}: {claim['checks'][0]['measured']})")
+        found += nodes.list_item("", line)
+    text = "Computed from the stored results; a verdict links to its row in the ledger, with what was asked and why."
+    section = nodes.section("", nodes.title("", "Verdicts"), nodes.paragraph("", text), found, ids=["verdicts"])
+    limits.parent.insert(limits.parent.index(limits), section)
+
+
 class Verdict(SphinxRole):
     """``{claim}`id```: the verdict with its number, linked to its row."""
 
@@ -131,11 +155,7 @@ class Verdict(SphinxRole):
         claims = {c["id"]: c for c in read(self.env)["claims"]}
         if self.text not in claims:
             return [], [self.inliner.reporter.error(f"claim {self.text!r} is not in the ledger", line=self.lineno)]
-        claim = claims[self.text]
-        link = nodes.reference("", "", internal=True, classes=["verdict", nodes.make_id(claim["verdict"])])
-        link["refuri"] = f"{relative(self.env.docname, PAGE)}#claim-{claim['id']}"
-        link += nodes.Text(claim["verdict"])
-        return [link], []
+        return [verdict(claims[self.text], self.env.docname)], []
 
 
 class Number(SphinxRole):
@@ -175,5 +195,6 @@ def setup(app):
     app.add_role("number", Number())
     app.add_role("claims-count", Count())
     app.add_css_file("ledger.css")
+    app.connect("doctree-read", add_verdicts, priority=400)  # before the table of contents is taken
     app.connect("env-check-consistency", check_anchors)
     return {"parallel_read_safe": True, "version": "1"}

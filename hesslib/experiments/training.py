@@ -23,7 +23,11 @@ from ..progress import bar
 
 
 class DivergenceError(RuntimeError):
-    """Training left the finite numbers; the message says at which iteration."""
+    """Training left the finite numbers, at ``iteration``; ``history`` holds what was recorded before."""
+
+    def __init__(self, message: str, iteration: int = 0, history: History | None = None) -> None:
+        super().__init__(message)
+        self.iteration, self.history = iteration, history
 
 
 @dataclass
@@ -144,7 +148,9 @@ def train(
         if not norm < float("inf"):
             raise DivergenceError(
                 f"training diverged at iteration {iteration}: loss {loss}, gradient norm {norm}; "
-                f"step_size={step_size} is too large here, try {step_size / 4:g}"
+                f"step_size={step_size} is too large here, try {step_size / 4:g}",
+                iteration,
+                history,
             )
 
     iteration, full = begin, batch_size in (0, n)

@@ -57,11 +57,8 @@ def test_a_verdict_that_is_not_holds_is_explained_with_numbers(now):
             assert len(claim["why"]) > 80 and re.search(r"\d", claim["why"]), claim["id"]
 
 
-def test_only_what_waits_for_a_run_is_not_run(now):
-    waiting = {c["id"] for c in now["claims"] if c["verdict"] == "not run"}
-    assert all(
-        not claims.stored(check["results"]) for c in BOOK["claims"] if c["id"] in waiting for check in c["checks"]
-    )
+def test_only_what_waits_for_the_run_on_cifar_is_not_run(now):
+    assert {c["chapter"] for c in now["claims"] if c["verdict"] == "not run"} <= {"06_basins"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hesslib.notebook.store import ROOT
-from tests.book.test_html import FLAGS, chromium
+from tests.book.conftest import FLAGS, chromium
 
 CONF = """
 import sys
@@ -21,6 +21,8 @@ CHAPTER = """# A chapter
 ## Over seeds
 
 {{claim}}`bulk-end` {{number}}`{number}:.1f` {extra}
+
+## Limits
 """
 
 
@@ -97,3 +99,10 @@ def test_rows_are_filtered_without_a_kernel(html):
         page.get_by_label("Chapter").select_option("04_size")
         assert seen() == 0
         browser.close()
+
+
+def test_a_chapter_lists_its_verdicts_before_its_limits(html):
+    text = (html / "notebooks" / "01_spectrum.html").read_text()
+    section = text[text.index('id="verdicts"') : text.index('id="limits"')]
+    for claim in SHOWN["claims"]:
+        assert (f'#claim-{claim["id"]}"' in section) == (claim["chapter"] == "01_spectrum")

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -169,3 +171,11 @@ def test_mixed_precision_is_the_same_network_to_bfloat16():
     mixed, exact = MixedPrecision(model)(x), model(x)
     assert mixed.dtype == torch.float32
     assert 0 < float((mixed - exact).detach().abs().max()) < 0.02 * float(exact.detach().abs().max())
+
+
+def test_divergence_tells_where_and_what_was_seen_before_also_across_processes(data):
+    with pytest.raises(DivergenceError, match="diverged at iteration") as caught:
+        train(network(), data.inputs, data.targets, step_size=1e6, iterations=50, record=range(50))
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert f"at iteration {error.iteration}:" in str(error) and error.iteration > 0
+    assert error.history.iterations == list(range(error.iteration))

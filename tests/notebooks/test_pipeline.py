@@ -97,6 +97,7 @@ SMOKE = {
     "03_data": ["-p", "classes=[2]", "-p", "tolerance=0.05"],
     "04_size": ["-p", "widths=[3]", "-p", "seed=2"],
     "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
+    "06_basins": ["-p", "small_batch=10", "-p", "seed=2"],
     "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
     "08_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
 }
