@@ -200,7 +200,7 @@ figures.number(
 # To move through training without waiting, digits shrunk to 7 by 7 pixels and six hidden units: $M$ is a few hundred, and all three
 # spectra take a moment. In Jupyter every release of a slider computes them anew; another seed or width also trains anew.
 
-# %%
+# %% tags=["hide-input"]
 from functools import cache
 
 pooled = lambda data: torch.nn.functional.avg_pool2d(
@@ -381,7 +381,7 @@ shared = np.array([overlap(risk.at(w), c) for w in history.parameters])
 # without correlation. It is the Hessian of a loss that is linear in the outputs.
 
 
-# %%
+# %% tags=["hide-input"]
 def without_correlation(risk):
     """Frobenius norms of R and of what it would be without correlation, and the mean norm of d."""
     x, y = risk.batches[0]

@@ -77,6 +77,7 @@ from hesslib.experiments.data import mnist
 from hesslib.experiments.models import convolutional
 from hesslib.experiments.training import accuracy, train
 from hesslib.notebook import figures
+from hesslib.notebook.explore import explore
 from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
@@ -543,6 +544,64 @@ figures.number(
 )
 
 # %% [markdown]
+# ### Batch and step of your own
+#
+# The same experiment on a network of 505 parameters: 200 digits, 400 iterations, and the exact spectrum of the end. In Jupyter it is
+# trained anew when a slider is released, which takes a second or two.
+
+
+# %% tags=["remove-output", "hide-input"]
+def batch_moved(batch, step_size, seed=p.seed):
+    """Leading eigenvalues at the end of a small run, with 2 / step."""
+    small = {"iterations": 400, "examples": 200, "filters": [2, 3], "hidden": 6}
+    r = trained(batch, step_size, seed=seed, moments=[], full=True, **small)
+    top, bound = r["eigenvalues"][:-31:-1], 2 / step_size
+    ax = figures.panel(
+        "", "rank from the largest", "eigenvalue", yscale="log", ylim=(1e-3, 300)
+    )
+    ax.plot(
+        range(1, 31),
+        top.clip(1e-3),
+        ".-",
+        color=figures.COLORS["H"],
+        label="spectrum",
+    )
+    ax.axhline(bound, color=figures.COLORS["theory"], ls="--", label="2 / step")
+    ax.legend()
+    sentence = f"Batch {batch}, step {step_size:g}: loss {r['loss'][-1]:.3f}, test accuracy {r['test_accuracy'][-1]:.3f}; "
+    return (
+        sentence
+        + f"the largest eigenvalue is {top[0]:.3g}, and 2 over the step {bound:.3g}.",
+        ax,
+    )
+
+
+small_batches, small_steps = [5, 20, 50, 100, 200], [0.02, 0.05, 0.1]
+if p.scale == "smoke":
+    small_batches, small_steps = [50, 200], [0.02, 0.05]
+explore(
+    batch_moved,
+    {"batch": small_batches, "step_size": small_steps},
+    name="fig_explore_batch",
+    alt="The thirty largest eigenvalues by rank on a logarithmic axis, with a dashed line at 2 over the step size.",
+    start={"batch": small_batches[1], "step_size": small_steps[1]},
+    live={
+        "batch": [2, 5, 10, 20, 50, 100, 200],
+        "step_size": [0.01, 0.02, 0.05, 0.1, 0.15, 0.2],
+        "seed": range(p.seed, p.seed + 10),
+    },
+)
+
+# %% [markdown]
+# ```{glue:figure} fig_explore_batch
+# :name: fig-explore-batch
+# Leading eigenvalues at the end of a small run for any batch and step. Dashed: 2 over the step, if it is within the axes.
+# ```
+#
+# **Reading.** Hold the step and raise the batch, then hold the batch and raise the step. Compare only frames that have been
+# trained about equally far: the sentence gives the loss. On a network this small, and with one seed, the largest eigenvalue does not always grow
+# with the batch. That is why the comparison above takes 11,978 parameters and counts over seeds.
+#
 # ## Checks
 
 # %% tags=["nbval-check-output", "hide-input"]
@@ -578,8 +637,8 @@ print(
 # Set `small_batch` to half of `large_batch` and run again. Is the ratio of the largest eigenvalues nearer to one?
 #
 # :::{dropdown} Answer
-# It should be: the sharpness grows steadily with the batch ({numref}`fig-steps`), so that two neighbouring
-# batches end in places of similar sharpness.
+# On average it is: at the paper's size and a step of 0.02 the mean largest eigenvalue grows with the batch, from 10 over 32 and 100 to 512
+# ({numref}`fig-steps`). One small network can do otherwise, as the sliders above show; look at several values of `seed`.
 # :::
 # ::::
 #

@@ -71,6 +71,7 @@ from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
 from hesslib.notebook import figures
+from hesslib.notebook.explore import explore
 from hesslib.notebook.store import Store, made_here
 from hesslib.theory import (
     DeformedMarchenkoPastur,
@@ -324,6 +325,51 @@ figures.show(
 #
 # **Reading.** Up to the threshold the largest eigenvalue does not know of the spike; beyond it both eigenvalue and eigenvector
 # follow the formulas. Around the threshold a finite $N$ rounds the corner off. How fast does that go away?
+
+# %% [markdown]
+# Now move all three numbers: the ratio $\alpha = M/N$, the spike $\ell$, and $N$. In Jupyter a new sample is drawn when a slider is released.
+
+
+# %% tags=["remove-output", "hide-input"]
+def spike_moved(alpha, ell, N, seed=p.seed):
+    """Sample and theory at one place, in fixed axes."""
+    spectrum, path = transition(alpha, ell, N, seed)
+    spectrum.set(xlim=(0, 10), ylim=(0, 1.2), title="eigenvalues of one sample")
+    path.set(xlim=(0.9, 6.2), ylim=(0, 10), title="largest eigenvalue against ell")
+    value, overlap = top_pair(ell, alpha, N, seed)
+    above = "above" if ell > 1 + alpha**0.5 else "not above"
+    sentence = f"alpha = {alpha:g}, N = {N}: ell = {ell:g} is {above} the threshold of {1 + alpha**0.5:.2f}. The largest eigenvalue is "
+    sentence += f"{value:.2f}, by theory {spike_location(ell, alpha):.2f}; the squared cosine {overlap:.2f}, by theory {spike_overlap(ell, alpha):.2f}."
+    return sentence, spectrum, path
+
+
+ratios, spikes, sizes = [0.25, 1.0, 2.0], [1.2, 1.6, 2.0, 2.5, 3.0, 4.0], [100, 800]
+if p.scale == "smoke":
+    ratios, spikes, sizes = [0.5, 1.0], [1.5, 3.0], [50, 100]
+explore(
+    spike_moved,
+    {"alpha": ratios, "ell": spikes, "N": sizes},
+    name="fig_explore_spike",
+    alt="Left, histogram of the eigenvalues of one sample with the Marchenko-Pastur density and the predicted place of the "
+    "outlier; right, its largest eigenvalue against the spike, with theory.",
+    start={"alpha": ratios[1], "ell": spikes[-2], "N": sizes[1]},
+    live={
+        "alpha": [0.1, 0.25, 0.5, 1.0, 2.0, 4.0],
+        "ell": [1.2, 1.4, 1.5, 1.6, 1.8, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0],
+        "N": [50, 100, 200, 400, 800],
+        "seed": range(p.seed, p.seed + 10),
+    },
+    labels={"alpha": "ratio alpha", "ell": "spike ell"},
+)
+
+# %% [markdown]
+# ```{glue:figure} fig_explore_spike
+# :name: fig-explore-spike
+# One sample with one spike. Left, the dotted line is where theory expects the outlier; right, the chosen spike.
+# ```
+#
+# **Reading.** Cross the threshold at $N = $ 100 and again at the largest $N$: the corner gets sharper. Then look at the squared cosine just above the
+# threshold: the outlier is out, and its eigenvector still says little about the spike's direction.
 #
 # ### Fluctuations and rates
 #
@@ -1440,7 +1486,8 @@ figures.number(
 # ::::{admonition} Exercise: how many examples to see a spike
 # :class: tip
 # A direction has population variance $\ell = 1.5$, all others one, and $M = 400$. How many examples are needed for its sample eigenvalue to leave
-# the bulk? Call `transition(400 / N, 1.5, N, seed=0)` below and above that $N$, and look at the overlap.
+# the bulk? Call `top_pair(1.5, 400 / N, N, seed=0)` below and above that $N$: it
+# returns the largest eigenvalue and the overlap.
 #
 # :::{dropdown} Answer
 # $\ell > 1 + \sqrt{M/N}$ means $N > M/(\ell - 1)^2 = 1600$. Just above, the overlap is still near zero: `spike_overlap(1.5, 400 / 2000)` is 0.14. For an overlap of one

@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from hesslib import runner, spectrum, top_eigenpairs
+from hesslib import claims, runner, spectrum, top_eigenpairs
 
 ANSWERS = {}
 
@@ -91,3 +91,43 @@ def test_where_clusters_touch_the_drop_at_rank_k_is_gone():
 def test_two_classes_allow_one_negative_eigenvalue_for_each_unit():
     of_h, of_r, bound = definitions("04_size")["negatives"](2, 6, seed=0, iterations=100)
     assert of_h <= of_r <= bound == 6
+
+
+def stored_values(name, key, **where):
+    """A number of each stored run whose parameters are these."""
+    runs = [(q, r) for q, r, _ in claims.stored(name) if where.items() <= q.items()]
+    return [float(np.ravel(r[key])[-1]) for _, r in runs]
+
+
+@answers("Exercise: one batch in between")
+def test_the_largest_eigenvalue_grows_with_the_batch_on_average():
+    top = [np.mean(stored_values("05_algorithm", "top", batch=b, step_size=0.02)) for b in (10, 32, 100, 512)]
+    assert top == sorted(top), top
+
+
+@answers("Exercise: a larger step")
+def test_only_the_larger_step_has_barriers():
+    barriers = {step: stored_values("06_basins_digits", "barrier", step=step) for step in (0.03, 0.05)}
+    assert [len(b) for b in barriers.values()] == [5, 5]
+    assert max(barriers[0.03]) < 0.023 < min(barriers[0.05])
+
+
+@answers("Exercise: how many examples to see a spike")
+def test_a_spike_of_one_and_a_half_needs_1600_examples_and_many_more_to_be_told():
+    from hesslib.theory import spike_location, spike_overlap
+
+    edge = lambda n: (1 + (400 / n) ** 0.5) ** 2
+    assert spike_location(1.5, 400 / 1700) > edge(1700) and spike_overlap(1.5, 400 / 1500) == 0
+    assert round(float(spike_overlap(1.5, 400 / 2000)), 2) == 0.14
+    assert spike_overlap(1.5, 400 / 4000) < 0.5 + 1e-12
+    top_pair = definitions("07_random_matrix")["top_pair"]
+    overlap = {n: np.mean([top_pair(1.5, 400 / n, n, seed)[1] for seed in range(20)]) for n in (800, 8000)}
+    assert overlap[800] < 0.2 and overlap[8000] > 0.5
+
+
+@answers("Exercise: half the step")
+def test_half_the_step_ends_at_twice_the_sharpness():
+    descend = definitions("08_after")["descend"]
+    for step in (1.0, 2.0):
+        found = descend(step, 300, 1500, 0)
+        assert 0.75 < found["sharpness"][-1] * step / 2 < 1.25, step
