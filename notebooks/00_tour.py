@@ -41,6 +41,7 @@
 # ```{chapter-claims}
 # ```
 #
+# What became known after the paper is in {ref}`after`, and {doc}`the ledger <../book/claims>` says of each claim whether it holds.
 # What the symbols mean is collected under {doc}`../book/notation`, the terms in the {doc}`../book/glossary`.
 #
 # ## Parameters

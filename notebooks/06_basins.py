@@ -200,6 +200,7 @@ def two_parts(**setting):
     for part in (1, 2):
         options = options_for(setting, part, measure(model, data))
         found |= run_part(trained, model, data, part, options)
+    found["seconds"] = found["seconds_1"] + found["seconds_2"]
     return found
 
 
@@ -454,26 +455,27 @@ figures.show(
 # ```
 #
 # **Reading.** The *barrier* is how far the training loss rises between the ends above the higher of the two; zero if it does not.
-# {glue:text}`line_stored` On this page's digits {glue:text}`line_here`
+# {glue:text}`line_stored` {glue:text}`line_here`
 
 
 # %% tags=["remove-cell"]
 def line_story(result):
     """Barrier and slopes of a line in words."""
     if result is None:
-        return "the line of the run on CIFAR-10: not run."
+        return "The line of the run on CIFAR-10: not run."
     t, loss = np.asarray(result["positions"]), np.asarray(result["train_loss"])
     inside = loss[(t >= 0) & (t <= 1)]
     at = {x: loss[np.argmin(abs(t - x))] for x in (-0.5, 0, 1, 1.5)}
+    where = "On this page's run" if result is line_here else "On CIFAR-10"
     return (
-        f"the barrier is {barrier(t, loss):.4f}, between ends at {at[0]:.4f} and {at[1]:.4f}; the lowest loss between them is {inside.min():.4f}. "
+        f"{where} the barrier is {barrier(t, loss):.4f}, between ends at {at[0]:.4f} and {at[1]:.4f}; the lowest loss between them is {inside.min():.4f}. "
         f"Half a length beyond Part I the loss is {at[-0.5]:.3f}, half a length beyond Part II {at[1.5]:.3f}."
     )
 
 
 figures.number(
     line_label=line_run.label,
-    line_stored="On CIFAR-10 " + line_story(line_paper),
+    line_stored=line_story(line_paper),
     line_here=line_story(line_here),
 )
 
@@ -618,18 +620,19 @@ figures.show(
 # {glue:text}`local_label`.
 # ```
 #
-# **Reading.** {glue:text}`local_stored` {glue:text}`whole_stored` On this page's digits {glue:text}`local_here`
+# **Reading.** {glue:text}`local_stored` {glue:text}`whole_stored` {glue:text}`local_here`
 
 
 # %% tags=["remove-cell"]
 def local_story(found):
     """Largest eigenvalue and share of the noise at both ends in words."""
     if len(found) < len(places):
-        return "the spectra on CIFAR-10: not run."
+        return "The spectra on CIFAR-10: not run."
     top = [r["eigenvalues"][0] for r in (found[0], found[-1])]
     share = [100 * np.mean(r["noise_share"]) for r in (found[0], found[-1])]
+    where = "On this page's run" if found is near_here else "On CIFAR-10"
     return (
-        f"the largest eigenvalue is {top[0]:.3g} at the end of Part I and {top[1]:.3g} at the end of Part II. "
+        f"{where} the largest eigenvalue is {top[0]:.3g} at the end of Part I and {top[1]:.3g} at the end of Part II. "
         f"The ten leading eigenvectors hold {share[0]:.0f} % of the noise of a small batch at the one and {share[1]:.0f} % at the other."
     )
 
@@ -639,7 +642,7 @@ if len(whole_runs) == 2:
     a, b = (r["eigenvalues"][0] for r in whole_runs.results)
     whole_stored = f"Over all 50,000 training images the largest is {a:.3g} at the end of Part I and {b:.3g} at the end of Part II."
 figures.number(
-    local_label=near_runs.label, local_stored="On CIFAR-10 " + local_story(near_runs.results),
+    local_label=near_runs.label, local_stored=local_story(near_runs.results),
     whole_stored=whole_stored, local_here=local_story(near_here),
 )  # fmt: skip
 

@@ -70,6 +70,8 @@ p = resolve(
 )
 
 # %% tags=["hide-input"]
+from functools import cache
+
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, top_eigenpairs
@@ -83,6 +85,7 @@ from hesslib.experiments.landscape import (
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
 from hesslib.notebook import figures
+from hesslib.notebook.explore import explore
 from hesslib.notebook.store import Store, made_here
 from torch.func import functional_call, jacrev, vmap
 from torch.nn.utils import parameters_to_vector
@@ -240,6 +243,55 @@ figures.number(
 #
 # Of the squared gradient norm {glue:text}`shares` lies in the span of the ten leading eigenvectors, ten of 2,740 directions; a
 # direction drawn at random would have {glue:text}`chance:.1f` % there.
+
+# %% [markdown]
+# A step of your own, on 60 digits. In Jupyter the small network is trained anew when the slider is released.
+
+
+# %% tags=["remove-output", "hide-input"]
+@cache
+def descended(step, seed):
+    """A short run of gradient descent."""
+    length = 400 if p.scale != "smoke" else 20
+    return descend(step, 60, length, seed)
+
+
+def step_moved(step, seed=p.seed):
+    """Sharpness along one run, with 2 over the step."""
+    r, bound = descended(step, seed), 2 / step
+    ax = figures.panel("", "iteration", "largest eigenvalue", ylim=(0, 5))
+    ax.plot(
+        r["moments"], r["sharpness"], color=figures.COLORS["H"], label="sharpness"
+    )
+    ax.axhline(bound, color=figures.COLORS["theory"], ls="--", label="2 / step")
+    ax.legend()
+    late = np.mean(r["sharpness"][-5:])
+    return (
+        f"Step {step:g}: at the end the largest eigenvalue is {late:.2f}, and 2 over the step {bound:.2f}.",
+        ax,
+    )
+
+
+explore(
+    step_moved,
+    {"step": [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0]},
+    name="fig_explore_edge",
+    alt="The largest eigenvalue of the Hessian along gradient descent, with a dashed line at 2 over the step.",
+    start={"step": 2.0},
+    live={
+        "step": [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0],
+        "seed": range(p.seed, p.seed + 10),
+    },
+)
+
+# %% [markdown]
+# ```{glue:figure} fig_explore_edge
+# :name: fig-explore-edge
+# Sharpness along 400 steps of gradient descent on 60 digits, for any step size.
+# ```
+#
+# **Reading.** For a small step the dashed line is out of reach in 400 steps. For larger ones the sharpness climbs to the line, or starts above and falls
+# to it, and then stays near.
 
 # %% [markdown]
 # (after-classes)=

@@ -161,12 +161,16 @@ class Store:
         parameters: dict[str, Any],
         source: str | None = None,
     ) -> tuple[Result, dict[str, Any]]:
-        """The stored result of ``function(**parameters)``, computed and stored if it is not there."""
+        """The stored result of ``function(**parameters)``, computed and stored if it is not there.
+
+        A function that goes on from a checkpoint may return its whole time as ``seconds``, for the label.
+        """
         found = self.load(name, parameters)
         if found is None:
             source, start = source or inspect.getsource(function), time.perf_counter()
             result = {k: np.asarray(v) for k, v in function(**parameters).items()}
-            self.save(name, parameters, result, provenance(name, parameters, source, time.perf_counter() - start))
+            seconds = max(time.perf_counter() - start, float(result.get("seconds", 0)))
+            self.save(name, parameters, result, provenance(name, parameters, source, seconds))
             found = self.load(name, parameters)
         return found
 

@@ -80,3 +80,9 @@ def test_a_sweep_in_two_processes_is_the_same(store):
 def test_labels_name_no_path_of_a_machine(store):
     _, made = store.run("demo", square, {"x": 3, "seed": 0})
     assert str(store.folder) not in json.dumps(made) and "/" not in made["device"]
+
+
+def test_a_resumed_run_tells_its_whole_time(store):
+    resumed = lambda x: {"seconds": 3600.0, "y": x}
+    assert store.run("demo", resumed, {"x": 1}, "source")[1]["seconds"] == 3600
+    assert store.run("demo", lambda x: {"y": x}, {"x": 2}, "source")[1]["seconds"] < 60
