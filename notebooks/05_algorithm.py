@@ -17,7 +17,7 @@
 # :::{admonition} The paper's claims
 # :class: important
 # Trained with the same step size for the same number of iterations, a large batch ends where the outliers of the
-# Hessian are larger than a small batch's, but as many (Section 3.3, Figure 4). Both ends have negative
+# Hessian are larger than a small batch's (Section 3.3, Figure 4), but as many (Section 1.2). Both ends have negative
 # eigenvalues, orders of magnitude smaller than the outliers, and ranked in per cent they take the same shape
 # (Section 3.4, Figure 6). Comparing the two at equal *epochs* is a pitfall (Section 4.1) {cite:p}`sagun2017`.
 # :::
@@ -365,7 +365,7 @@ shape_factor = (
 verdict = "not run"
 if len(depth):
     tenfold = "at least ten times" if depth.max() < 10 else "not always ten times"
-    verdict = f"So the negative ones are {tenfold} smaller than the outliers in every run."
+    verdict = f"So the negative ones are {tenfold} smaller than the largest eigenvalue in every run."
 figures.number(
     share_small=words(share[:, 0]),
     share_large=words(share[:, 1]),
@@ -520,7 +520,7 @@ figures.show(
 # ```
 #
 # **Reading.** The ratio of the largest eigenvalues, large batch over small, is {glue:text}`by_step` for steps of
-# {glue:text}`step_list`. Gradient descent with step $\eta$ cannot stay where the largest eigenvalue exceeds $2/\eta$ (dashed)
+# {glue:text}`step_list`. Gradient descent with step $\eta$ cannot stay where the largest eigenvalue is well above $2/\eta$ (dashed)
 # {cite:p}`cohen2021`; the highest mean reaches {glue:text}`of_bound` of it. In the same number of iterations a larger step gets
 # further: the loss is lower, and with it the largest eigenvalue of both batches. Right, the batches
 # compared at like loss still differ.
@@ -637,7 +637,7 @@ print(
 # Set `small_batch` to half of `large_batch` and run again. Is the ratio of the largest eigenvalues nearer to one?
 #
 # :::{dropdown} Answer
-# On average it is: at the paper's size and a step of 0.02 the mean largest eigenvalue grows with the batch, from 10 over 32 and 100 to 512
+# On average it is: at the paper's size and a step of 0.02 the mean largest eigenvalue grows with the batch, from 10 through 32 and 100 to 512
 # ({numref}`fig-steps`). One small network can do otherwise, as the sliders above show; look at several values of `seed`.
 # :::
 # ::::

@@ -313,7 +313,7 @@ figures.number(label=run.label, jump_stored=story(paper), jump_here=story(here))
 # ### How large may the step be?
 #
 # The paper keeps one constant step for both parts and does not say which. With 0.1, Part I reaches a lower loss in the same 25,000
-# steps. But from its end batches of 32 cannot go on: nothing happens for hundreds of steps, then the loss
+# steps. But from its end batches of 32 cannot go on: for hundreds or thousands of steps nothing happens, then the loss
 # is infinite within a few. Is that one unlucky order of the batches? Part II again from the same point, in float32, in five orders and
 # with a smaller step:
 
@@ -352,7 +352,8 @@ print(tried.label)
 # 0.01, at which both parts come to their end.
 
 # %% tags=["remove-cell"]
-big_story = orders_story = "The run with a step of 0.1: not run."
+big_story = "The run with a step of 0.1: not run."
+orders_story = "The repetitions: not run."
 if big:
     r = big.results[0]
     big_story = (
@@ -529,10 +530,11 @@ if seeds_run:
         int((seeds_run.where(step=s).values("barrier") > 0.023).sum())
         for s in (0.02, 0.03, 0.05)
     ]
-    chance = int((seeds_run.values("highest") > np.log(10)).sum())
+    guess = seeds_run.values("highest") > np.log(10)
+    led_back = int((seeds_run.values("barrier")[guess] < 0.023).sum())
     digits_story = (
-        f"In {chance} of {len(seeds_run)} runs the loss rises after the switch to that of a guess, {np.log(10):.2f}, or above: all that Part I had "
-        f"learned is gone from the outputs, and yet Part II ends where a straight line without a barrier leads back in {len(seeds_run) - sum(high)} of them. "
+        f"In {guess.sum()} of {len(seeds_run)} runs the loss rises after the switch to that of a guess, {np.log(10):.2f}, or above; yet from the end of Part II a "
+        f"straight line without a barrier leads back to Part I in {led_back} of these {guess.sum()}. "
         f"Barriers above 0.023 (one hundredth of the loss of a guess) occur in {high[0]}, {high[1]} and {high[2]} of 5 runs with steps of 0.02, 0.03 and 0.05."
     )
 figures.number(digits_story=digits_story)
@@ -717,8 +719,8 @@ explore(
 # Loss and leading eigenvalues at any place on the line of this page's run.
 # ```
 #
-# **Reading.** Between the ends, $0 \le t \le 1$, loss and eigenvalues are low; beyond them both climb. Sharp
-# and high go together here, because outside of the basin the first term of the Hessian sees outputs that are wrong.
+# **Reading.** From Part I to Part II loss and eigenvalues fall together; both are lowest near the end of Part II, or just beyond it, and then climb.
+# High and sharp go together: where outputs are wrong and unsure, the first term of the Hessian is large.
 #
 # ## A barrier that is none: the order of the units
 #

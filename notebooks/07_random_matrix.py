@@ -174,7 +174,7 @@ figures.show(
 # ```
 #
 # **Reading.** The distances are {glue:text}`ks_half:.4f` and {glue:text}`ks_two:.4f`. For independent numbers one would expect about
-# $0.9/\sqrt M$, here {glue:text}`independent:.3f`: eigenvalues repel each other and keep much closer to their law. So a
+# $0.9/\sqrt M$ ({glue:text}`independent:.3f` at $\alpha = 1/2$): eigenvalues repel each other and keep much closer to their law. So a
 # fit of this law to an actual spectrum can be tested sharply.
 
 # %% tags=["remove-cell"]
@@ -324,7 +324,7 @@ figures.show(
 # ```
 #
 # **Reading.** Up to the threshold the largest eigenvalue does not know of the spike; beyond it both eigenvalue and eigenvector
-# follow the formulas. Around the threshold a finite $N$ rounds the corner off. How fast does that go away?
+# follow the formulas, in the limit. Around the threshold a finite $N$ rounds the corner off. How fast does that go away?
 
 # %% [markdown]
 # Now move all three numbers: the ratio $\alpha = M/N$, the spike $\ell$, and $N$. In Jupyter a new sample is drawn when a slider is released.
@@ -1413,7 +1413,7 @@ figures.number(nets_label=nets.label, **words)
 # edge lie {glue:text}`digits_end_count_sigma` eigenvalues of $G$: the outliers are those of $\Sigma$, hardly moved.
 #
 # *And it has limits.* Columns of $U_n$ are neither independent within an example nor of independent entries, and a few badly fitted examples outweigh
-# the others at the end; neither count of examples is right at both moments. At the end the training examples are fitted better than held-out
+# the others at the end; which count of examples fits better, $N$ or $N(C-1)$, depends on network and moment (first table). At the end the training examples are fitted better than held-out
 # ones, so that their $G$ is smaller (second table) for a reason no theory of independent data contains.
 #
 # *Class structure.* At the start the class means account for the outliers: without them {glue:text}`digits_start_without` of the sum of the $C - 1$ largest is left. At the end it

@@ -29,7 +29,8 @@
 # * **The spectra of large networks.** {cite:t}`ghorbani2019` computed densities by Lanczos quadrature for networks with millions of
 #   parameters: bulk and outliers are there too, and batch normalisation removes the largest outliers.
 # * **The gradient lies among the outliers.** {cite:t}`gurari2018`: after a short while most of the gradient lies in the span of the
-#   $C$ leading eigenvectors of the Hessian. Shown {ref}`below <after-edge>`.
+#   $C$ leading eigenvectors of the Hessian. How much of it, and when not, is
+#   {ref}`below <after-edge>`.
 # * **How large the largest eigenvalue becomes.** {cite:t}`cohen2021`: under gradient descent with step $\eta$ it rises
 #   until it reaches $2/\eta$, where gradient descent on a quadratic loss would start to diverge, and then stays there, while
 #   the loss goes on falling, though not at every step. So its size says as much of the algorithm as of the data. Shown
@@ -640,7 +641,7 @@ for i, t in enumerate((0, 150, 1500)):
         norms = lengths.values("norms")[:, i]
         ratio = norms[:, 1] / norms[:, 2]
         cells = [f"{v:.2g}" for v in norms.mean(0)] + [
-            f"{ratio.mean():.2f} ± {ratio.std():.2f}"
+            f"{ratio.mean():.2f} ± {ratio.std(ddof=1):.2f}"
         ]
     rows.append([f"{t:,}", *cells])
 figures.table(["iteration", "whole set", "batch of 512", "batch of 10", "10 over 512"],

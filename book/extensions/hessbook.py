@@ -298,6 +298,9 @@ def amount(value: float, unit: str) -> str:
     return f"{value / size:.3g}\u00a0{prefixes[size]}{unit}"
 
 
+SMALL = 2**22  # bytes; a method that needs less mostly finds it in what the process holds already
+
+
 class CostTable(SphinxDirective):
     """The measured cost of each method, and the powers fitted to it."""
 
@@ -314,13 +317,15 @@ class CostTable(SphinxDirective):
             line = [f"{name}, N = {method['N']:,}"]
             for size in sizes:
                 near = [r for r in rows if abs(r["M"] / size - 1) < 0.3]
-                line.append(f"{amount(near[0]['seconds'], 's')}, {amount(near[0]['bytes'], 'B')}" if near else "")
+                used = [f"{amount(r['bytes'], 'B')}" for r in near[:1] if r["bytes"] >= SMALL]
+                line.append(", ".join([*(amount(r["seconds"], "s") for r in near[:1]), *used]))
             measured.append(line)
         versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
         where = (
             f"Measured {report['date']} on {report['device']}, at a load of {report['load']:.1f} on {report['cores']} "
             f"cores (above one, other work ran beside it); {versions}; hesslib {report['code']}. C = "
-            f"{report['classes']} where not varied. Fitted where the time is at least {1000 * report['floor']:.0f} ms."
+            f"{report['classes']} where not varied. Fitted where the time is at least {1000 * report['floor']:.0f} ms. "
+            f"Memory is shown from {SMALL / 2**20:.0f} MiB on."
         )
         return [
             nodes.paragraph("", where),
