@@ -147,7 +147,7 @@ def draw_bulk(ax, values, law, bins=30):
         alpha=0.5,
         label="sample",
     )
-    x = np.linspace(*law.edges, 400)
+    x = np.linspace(*law.edges, 100)
     ax.plot(x, law.pdf(x), color=figures.COLORS["theory"], label="Marchenko-Pastur")
 
 
@@ -343,7 +343,7 @@ def spike_moved(alpha, ell, N, seed=p.seed):
     return sentence, spectrum, path
 
 
-ratios, spikes, sizes = [0.25, 1.0, 2.0], [1.2, 1.6, 2.0, 2.5, 3.0, 4.0], [100, 800]
+ratios, spikes, sizes = [0.25, 1.0, 2.0], [1.2, 2.0, 3.0, 4.0], [100, 800]
 if p.scale == "smoke":
     ratios, spikes, sizes = [0.5, 1.0], [1.5, 3.0], [50, 100]
 explore(

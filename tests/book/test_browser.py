@@ -45,7 +45,7 @@ def test_the_list_of_pages_is_whole(html):
     assert {p.relative_to(html).as_posix() for p in pages(html)} <= {*NAMES, "search.html", "genindex.html"}
 
 
-@pytest.mark.parametrize(("width", "mode"), [(1300, "light"), (400, "dark")])
+@pytest.mark.parametrize(("site", "width", "mode"), [("file", 1300, "light"), ("http", 400, "dark")], indirect=["site"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_quiet_whole_and_accessible(site, opened, name, width, mode):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from hesslib.notebook.store import ROOT
-from tests.book.conftest import FLAGS, chromium
 
 CONF = """
 import sys
@@ -79,26 +78,20 @@ def test_unknown_names_and_lost_sections_stop_the_build(tmp_path):
     assert done.returncode != 0 and "01_spectrum has no section #over-seeds" in done.stderr
 
 
-@pytest.mark.skipif(chromium is None, reason="no Chromium on this machine")
-def test_rows_are_filtered_without_a_kernel(html):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page()
-        page.goto((html / "book" / "claims.html").as_uri())
-        seen = lambda: page.locator(".ledger tbody tr:visible").count()
-        everything = len(SHOWN["claims"])
-        assert (
-            seen() == everything and page.inner_text(".ledger-filter output") == f"{everything} of {everything} claims"
-        )
-        page.get_by_label("Verdict").select_option("does not hold")
-        assert seen() == [c["verdict"] for c in SHOWN["claims"]].count("does not hold") > 0
-        page.get_by_label("Verdict").select_option("")
-        page.get_by_label("Find").fill("table 1 tanh")
-        assert seen() == 4
-        page.get_by_label("Chapter").select_option("04_size")
-        assert seen() == 0
-        browser.close()
+def test_rows_are_filtered_without_a_kernel(browser, html):
+    page = browser.new_page()
+    page.goto((html / "book" / "claims.html").as_uri())
+    seen = lambda: page.locator(".ledger tbody tr:visible").count()
+    everything = len(SHOWN["claims"])
+    assert seen() == everything and page.inner_text(".ledger-filter output") == f"{everything} of {everything} claims"
+    page.get_by_label("Verdict").select_option("does not hold")
+    assert seen() == [c["verdict"] for c in SHOWN["claims"]].count("does not hold") > 0
+    page.get_by_label("Verdict").select_option("")
+    page.get_by_label("Find").fill("table 1 tanh")
+    assert seen() == 4
+    page.get_by_label("Chapter").select_option("04_size")
+    assert seen() == 0
+    page.close()
 
 
 def test_a_chapter_lists_its_verdicts_before_its_limits(html):
