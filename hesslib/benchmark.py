@@ -26,6 +26,7 @@ from . import EmpiricalRisk, spectrum, top_eigenpairs
 from .experiments.data import blobs, mnist
 from .experiments.models import fully_connected
 from .experiments.training import train
+from .files import replacing
 from .notebook.store import ROOT, code_hash, device_name, versions
 
 OUTPUT = ROOT / "book" / "benchmark.json"
@@ -274,7 +275,8 @@ def run(rounds: int = 3, output: Path = OUTPUT) -> dict:
                 print(f"{task:<28} {line['what']:<75} {line.get('seconds', line.get('failed'))}", flush=True)
     m = 4270
     report["limit"] = {"what": "M M N multiply-adds, 100-30-30-10", "seconds": m * m * 1000 / speed}
-    output.write_text(json.dumps(report, indent=1) + "\n")
+    with replacing(output, "w") as file:
+        file.write(json.dumps(report, indent=1) + "\n")
     return report
 
 

@@ -18,6 +18,7 @@ from scipy import stats
 
 from .audit import origin
 from .curvature.outliers import count_outliers
+from .files import replacing
 from .notebook.parameters import ParameterError
 from .notebook.store import ROOT, Store
 
@@ -228,7 +229,8 @@ def differences(now: dict[str, Any], shown: dict[str, Any], tolerance: float = 1
 
 def acknowledge(now: dict[str, Any]) -> None:
     """Make the verdicts of now those that the book shows."""
-    ACKNOWLEDGED.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
+    with replacing(ACKNOWLEDGED, "w") as file:
+        file.write(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
 
 
 def listing(claims: list[dict[str, Any]]) -> str:

@@ -266,18 +266,25 @@ titles = {
     "here": f"here, {'digits' if p.dataset == 'digits' else 'CIFAR-10'}",
     "stored": f"stored, {'CIFAR-10' if asked['dataset'] == 'cifar10' else 'digits'}",
 }
-panels = []
-for quantity in ("loss", "accuracy"):
-    for where, result in {"here": here, "stored": paper}.items():
-        ax = figures.panel(titles[where], "iteration", quantity)
-        if result is not None:
-            draw_parts(ax, result, quantity)
-        panels.append(ax)
+
+
+def four_panels(draw, result_here, result_stored, xlabel):
+    """Loss above and accuracy below, this page's run beside the stored one."""
+    panels = []
+    for quantity in ("loss", "accuracy"):
+        for where, result in (("here", result_here), ("stored", result_stored)):
+            ax = figures.panel(titles[where], xlabel, quantity)
+            if result is not None:
+                draw(ax, result, quantity)
+            panels.append(ax)
+    return panels
+
+
 figures.show(
     "fig_parts",
     "Four panels: loss above, accuracy below; left the run on this page, right the stored run on CIFAR-10; each with "
     "a curve for training and one for test data, the switch of batch size marked by a dotted line.",
-    *panels,
+    *four_panels(draw_parts, here, paper, "iteration"),
 )
 
 # %% [markdown]
@@ -434,19 +441,12 @@ def draw_line(ax, result, quantity):
     ax.legend()
 
 
-panels = []
-for quantity in ("loss", "accuracy"):
-    for where, result in {"here": line_here, "stored": line_paper}.items():
-        ax = figures.panel(titles[where], "position t", quantity)
-        if result is not None:
-            draw_line(ax, result, quantity)
-        panels.append(ax)
 figures.show(
     "fig_line",
     "Four panels: loss above on a logarithmic axis, accuracy below, against position on the straight line; left this page's run, "
     "right the stored run on CIFAR-10. Dotted lines mark the end of Part I at 0 and of Part II at 1. Beyond "
     "the ends the loss climbs on either side.",
-    *panels,
+    *four_panels(draw_line, line_here, line_paper, "position t"),
 )
 
 # %% [markdown]
