@@ -13,8 +13,8 @@ NAMES = [f"book/{p.stem}.html" for p in sorted((ROOT / "book").glob("*.md"))]
 NAMES += [f"notebooks/{c}.html" for c in CHAPTERS]
 
 # The theme gives wide blocks of code the focus only some time after the page has come to rest.
-SCROLLS_BY_KEYBOARD = """[...document.querySelectorAll("pre")].every(
-    (block) => block.tabIndex == 0 || (block.scrollWidth <= block.clientWidth && block.scrollHeight <= block.clientHeight)
+SCROLLS_BY_KEYBOARD = """[...document.querySelectorAll("pre")].every((block) =>
+    block.tabIndex == 0 || (block.scrollWidth <= block.clientWidth && block.scrollHeight <= block.clientHeight)
 )"""
 
 
