@@ -2,13 +2,14 @@
 # make test   install, lint and run every test                   make paper  run the chapters at the paper's sizes
 # make bench  compare hesslib with other libraries               make cost   measure time and memory against size
 # make soak   many more kills, runs into one store and cells, for as long as an hour
+# make guards take out each line that keeps something from breaking, and see its test fail
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 HTML := _build/html/index.html
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book html paper run test lint bench cost soak clean
+.PHONY: book html paper run test lint bench cost soak guards clean
 
 book: run html
 
@@ -41,6 +42,9 @@ cost: .venv/book.stamp
 
 soak: .venv/test.stamp
 	HESSLIB_KILLS=1000 HESSLIB_CELLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/robust
+
+guards: .venv/test.stamp
+	$(BIN)/python -m tests.robust.guards
 
 clean:
 	rm -rf _build .venv

@@ -20,7 +20,7 @@ class Lines(std.tqdm):
     """The bar of a log: one line with the remaining time for each step of over two seconds."""
 
     def __init__(self, *args, **options) -> None:
-        self.due = DELAY
+        self.due = 0.0
         super().__init__(*args, **{**options, "file": io.StringIO()})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:

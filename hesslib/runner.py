@@ -24,7 +24,9 @@ import nbformat
 import papermill
 import psutil
 from joblib import Parallel, delayed
+from jupyter_core.paths import jupyter_runtime_dir
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from .files import StorageError, replacing
 from .notebook.parameters import ParameterError
@@ -188,6 +190,15 @@ def keep_costs(chosen: list[Path], scale: str, outcomes: list[Outcome]) -> None:
             file.write(json.dumps(costs, indent=1, sort_keys=True) + "\n")
 
 
+def kernel_connection() -> Config:
+    """How a kernel is talked to: through files named after it, where the system has such sockets.
+
+    A TCP port is chosen before the kernel takes it; of many kernels started at a time now and then two chose the same.
+    """
+    fits = len(jupyter_runtime_dir()) <= 50  # a socket's path may have a hundred characters
+    return Config(KernelManager={"transport": "ipc" if os.name == "posix" and fits else "tcp"})
+
+
 def execute(
     node: nbformat.NotebookNode, parameters: dict[str, Any], folder: Path, bar: dict | bool = False
 ) -> tuple[nbformat.NotebookNode, str]:
@@ -204,6 +215,7 @@ def execute(
             kernel_name="python3",
             start_timeout=600,
             extra_arguments=["--log-level=50"],
+            config=kernel_connection(),
         )
         return node, ""
     except Exception as error:  # an error of the notebook's code, or a kernel that died: the other runs go on

@@ -592,7 +592,9 @@ grid = [{**asked, "t": t, "k": k, "examples": 2000} for t in places]
 near_runs = Store().sweep("06_basins_local", stored_local, grid, run=do)
 print(near_runs.label)
 more = [
-    {**asked, "t": t, "k": 1, "examples": n} for n in (10000, 50000) for t in (0.0, 1.0)
+    {**asked, "t": t, "k": 1, "examples": n}
+    for n in (10000, 50000)
+    for t in (0.0, 1.0)
 ]
 more_runs = Store().sweep("06_basins_local", stored_local, more, run=do)
 print(more_runs.label)
@@ -646,7 +648,10 @@ def local_story(found):
 
 more_stored = "Over all 50,000 training images: not run."
 if len(more_runs) == 4:
-    some, every = ([r["eigenvalues"][0] for r in more_runs.where(examples=n).results] for n in (10000, 50000))
+    some, every = (
+        [r["eigenvalues"][0] for r in more_runs.where(examples=n).results]
+        for n in (10000, 50000)
+    )
     more_stored = (
         f"Over all 50,000 training images the largest is {every[0]:.3g} at the end of Part I and {every[1]:.3g} at the end of Part II, "
         f"over the first 10,000 {some[0]:.3g} and {some[1]:.3g}."

@@ -85,6 +85,15 @@ def test_a_sweep_collects_resumes_and_reports_each_failure(notebook, tmp_path):
     assert len(runs(notebook)) == before + 1
 
 
+def test_kernels_started_together_cannot_meet_at_a_port(tmp_path):
+    code = "from ipykernel.connect import get_connection_info as info\nprint(info(unpack=True)['transport'])"
+    cells = [nbformat.v4.new_code_cell("x: int = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    node = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
+    node.metadata.kernelspec.language = "python"
+    done, message = runner.execute(node, {}, tmp_path)
+    assert not message and done.cells[-1].outputs[0].text == "ipc\n"
+
+
 def test_a_local_worker_that_is_killed_costs_nothing(notebook, tmp_path, monkeypatch):
     """The process beside the kernel is killed, once."""
     execute = runner.execute

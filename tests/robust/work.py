@@ -62,10 +62,11 @@ def unit(folder, seed, mark=lambda phase: None):
 
 
 def units(folder, seeds, pipe=None):
-    """All units, stored; what is begun is told to the pipe. Files are put in place slowly, to be struck there."""
+    """All units, stored; what is begun is told to the pipe."""
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # the usual one is a semaphore of the system, which a kill leaks
     if pipe is not None:
+        slow_files()
         spy(folder, pipe.send)
     for seed in seeds:
         function = lambda seed: unit(folder, seed, pipe.send if pipe else lambda phase: None)
@@ -96,17 +97,9 @@ class Halves:
         return getattr(self.file, name)
 
 
-def spy(folder, mark):
-    """Have the library's own steps tell when they begin."""
-    eigvalsh, product, replace, opened = torch.linalg.eigvalsh, CurvatureOperator.product, Path.replace, Path.open
-
-    def marked_eigvalsh(*args, **options):
-        mark("eigenvalues")
-        return eigvalsh(*args, **options)
-
-    def noted_product(self, vectors):
-        note(folder, "rows")
-        return product(self, vectors)
+def slow_files():
+    """Files are put in place slowly, to be struck or met there."""
+    replace, opened = Path.replace, Path.open
 
     def slow_replace(self, target):
         time.sleep(0.01)
@@ -117,13 +110,28 @@ def spy(folder, mark):
         file = opened(self, mode, *args, **options)
         return Halves(file) if "w" in mode else file
 
+    Path.replace, Path.open = slow_replace, slow_open
+
+
+def spy(folder, mark):
+    """Have the library's own steps tell when they begin."""
+    eigvalsh, product = torch.linalg.eigvalsh, CurvatureOperator.product
+
+    def marked_eigvalsh(*args, **options):
+        mark("eigenvalues")
+        return eigvalsh(*args, **options)
+
+    def noted_product(self, vectors):
+        note(folder, "rows")
+        return product(self, vectors)
+
     class MarkedLock(store_module.FileLock):
         def acquire(self, *args, **options):
             mark("writing")
             return super().acquire(*args, **options)
 
-    torch.linalg.eigvalsh, CurvatureOperator.product, Path.replace = marked_eigvalsh, noted_product, slow_replace
-    store_module.FileLock, Path.open = MarkedLock, slow_open
+    torch.linalg.eigvalsh, CurvatureOperator.product = marked_eigvalsh, noted_product
+    store_module.FileLock = MarkedLock
 
 
 def bulky(seed, size):
@@ -133,6 +141,7 @@ def bulky(seed, size):
 
 def many_results(folder, seeds, pipe):
     """Results of many settings into a store that others write into too."""
+    slow_files()
     pipe.recv()
     for seed in seeds:
         Store(folder).run("bulky", bulky, {"seed": seed, "size": 3000})
