@@ -87,7 +87,8 @@ def test_a_sweep_collects_resumes_and_reports_each_failure(notebook, tmp_path):
 
 def test_kernels_started_together_cannot_meet_at_a_port(tmp_path):
     code = "from ipykernel.connect import get_connection_info as info\nprint(info(unpack=True)['transport'])"
-    cells = [nbformat.v4.new_code_cell("x: int = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    cells = [nbformat.v4.new_code_cell(source) for source in ("x: int = 1", code)]
+    cells[0].metadata.tags = ["parameters"]
     node = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
     node.metadata.kernelspec.language = "python"
     done, message = runner.execute(node, {}, tmp_path)
