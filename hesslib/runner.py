@@ -11,9 +11,10 @@ import os
 import re
 import resource
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,6 @@ import nbformat
 import papermill
 import psutil
 from joblib import Parallel, delayed
-from jupyter_core.paths import jupyter_runtime_dir
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
@@ -190,13 +190,17 @@ def keep_costs(chosen: list[Path], scale: str, outcomes: list[Outcome]) -> None:
             file.write(json.dumps(costs, indent=1, sort_keys=True) + "\n")
 
 
-def kernel_connection() -> Config:
-    """How a kernel is talked to: through files named after it, where the system has such sockets.
+@contextlib.contextmanager
+def kernel_connection() -> Iterator[Config]:
+    """How a kernel is talked to: through sockets in a folder of its own, where the system has them.
 
     A TCP port is chosen before the kernel takes it; of many kernels started at a time now and then two chose the same.
     """
-    fits = len(jupyter_runtime_dir()) <= 50  # a socket's path may have a hundred characters
-    return Config(KernelManager={"transport": "ipc" if os.name == "posix" and fits else "tcp"})
+    if os.name != "posix":
+        yield Config()
+        return
+    with tempfile.TemporaryDirectory(prefix="hesslib-") as folder:
+        yield Config(KernelManager={"transport": "ipc", "connection_file": str(Path(folder, "kernel.json"))})
 
 
 def execute(
@@ -206,17 +210,18 @@ def execute(
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     os.environ["HESSLIB_LINES"] = "1"  # the kernel has no reader who could see a bar move
     try:
-        node = papermill.execute_notebook(
-            node,
-            None,
-            parameters,
-            cwd=folder if folder.exists() else None,
-            progress_bar=bar,
-            kernel_name="python3",
-            start_timeout=600,
-            extra_arguments=["--log-level=50"],
-            config=kernel_connection(),
-        )
+        with kernel_connection() as config:
+            node = papermill.execute_notebook(
+                node,
+                None,
+                parameters,
+                cwd=folder if folder.exists() else None,
+                progress_bar=bar,
+                kernel_name="python3",
+                start_timeout=600,
+                extra_arguments=["--log-level=50"],
+                config=config,
+            )
         return node, ""
     except Exception as error:  # an error of the notebook's code, or a kernel that died: the other runs go on
         lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()] or [""]

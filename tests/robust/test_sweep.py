@@ -1,5 +1,6 @@
 """Sweeps: on this machine and on a Dask cluster, with failing cells and with workers that are killed."""
 
+import copy
 import csv
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -86,13 +88,19 @@ def test_a_sweep_collects_resumes_and_reports_each_failure(notebook, tmp_path):
 
 
 def test_kernels_started_together_cannot_meet_at_a_port(tmp_path):
-    code = "from ipykernel.connect import get_connection_info as info\nprint(info(unpack=True)['transport'])"
+    code = "from ipykernel.connect import get_connection_info\nfound = get_connection_info(unpack=True)\n"
+    code += "print(found['transport'], found['ip'])"
     cells = [nbformat.v4.new_code_cell(source) for source in ("x: int = 1", code)]
     cells[0].metadata.tags = ["parameters"]
     node = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
     node.metadata.kernelspec.language = "python"
-    done, message = runner.execute(node, {}, tmp_path)
-    assert not message and done.cells[-1].outputs[0].text == "ipc\n"
+    found = set()
+    for _ in range(2):
+        done, message = runner.execute(copy.deepcopy(node), {}, tmp_path)
+        transport, place = done.cells[-1].outputs[0].text.split()
+        found.add(place)
+        assert not message and transport == "ipc" and not Path(place).parent.exists(), place
+    assert len(found) == 2 and not list(tmp_path.iterdir())
 
 
 def test_a_local_worker_that_is_killed_costs_nothing(notebook, tmp_path, monkeypatch):
