@@ -15,9 +15,9 @@
 # # The paper in a minute
 #
 # A neural network is trained by walking downhill on its loss, a function of its $M$ parameters. How that function bends at a
-# point is told by the $M \times M$ matrix of its second derivatives, the {term}`Hessian`: each of its {term}`eigenvalues
-# <eigenvalue>` is the curvature along one direction. In 2017 five authors computed such matrices whole {cite:p}`sagun2017` and found
-# nearly all directions flat: a great {term}`bulk` of eigenvalues at zero, and a few {term}`outliers <outlier>` far away.
+# point is told by the $M \times M$ matrix of its second derivatives, the Hessian: each of its eigenvalues
+# is the curvature along one direction. In 2017 five authors computed such matrices whole {cite:p}`sagun2017` and found
+# nearly all directions flat: a great bulk of eigenvalues at zero, and a few outliers far away.
 #
 # Here is that picture, forming while a small network learns {glue:text}`N` handwritten digits. It has one hidden layer of
 # {glue:text}`h` units, so $M = $ {glue:text}`M:,`.

@@ -37,16 +37,16 @@
 #    \;+\; \underbrace{\frac1N \sum_n \ell'(f_n)\, \nabla^2 f_n}_{R} .
 # $$
 #
-# $G$ is a sum of $N$ matrices of rank one, each with a non-negative weight: it is {term}`positive semidefinite`, of {term}`rank` at
+# $G$ is a sum of $N$ matrices of rank one, each with a non-negative weight: it is positive semidefinite, of rank at
 # most $N$. That leaves at least $M - N$ zeros. $R$ can have eigenvalues of both signs.
 #
 # With $C$ classes a network has $C$ outputs. The formula can then be read in two ways.
 #
 # * **Probability.** The paper takes as its one output the probability $p_y$ that the network gives to the label, and
 #   $\ell(p) = -\log p$. Then $\ell''(p) \nabla p \nabla p^\top = g_n g_n^\top$ with $g_n$ the gradient of the example's
-#   loss: $G$ is the second moment of the gradients, called the {term}`empirical Fisher matrix`. Rank at most $N$.
-# * **Logits.** Take all outputs before the {term}`softmax`, and the loss as a convex function of them. Then $G = \frac1N \sum_n
-#   J_n^\top A_n J_n$, the generalised {term}`Gauss-Newton matrix`, with $J_n$ the $C \times M$ Jacobian and $A_n =
+#   loss: $G$ is the second moment of the gradients, called the empirical Fisher matrix. Rank at most $N$.
+# * **Logits.** Take all outputs before the softmax, and the loss as a convex function of them. Then $G = \frac1N \sum_n
+#   J_n^\top A_n J_n$, the generalised Gauss-Newton matrix, with $J_n$ the $C \times M$ Jacobian and $A_n =
 #   \operatorname{diag}(p_n) - p_n p_n^\top$ of rank $C - 1$. Rank at most $N(C-1)$.
 #
 # Both are exact: $H = G + R$ either way. They are different splits of the same matrix, and which of them one has in mind
@@ -188,7 +188,7 @@ figures.number(
 # ```
 #
 # **Reading.** At the start neither term is small: $R$ has {glue:text}`ratio_start:.2f` times the norm of $G$, and $H$
-# takes after both. At the end the ratio is {glue:text}`ratio_end:.3f`. On the right $H$ then follows $G$; on the left it
+# takes after both. At the end the ratio is {glue:text}`ratio_end:.3f`. On the right the leading eigenvalues of $H$ then follow those of $G$; on the left it
 # cannot, since $G$ has no negative eigenvalues, and follows $R$: {glue:text}`negatives_h` eigenvalues of $H$ lie below
 # $-10^{-10}$, and {glue:text}`negatives_r` of $R$. The lowest is {glue:text}`lowest:.1e`, against {glue:text}`largest:.2f` for
 # the largest. For *large* eigenvalues the second term can be ignored at the end; for the *sign* of the small ones it
@@ -269,7 +269,7 @@ explore(
 # ```
 #
 # **Reading.** With the logits the spectrum of $R$ draws in as the examples are fitted, and $H$ settles on $G$. Switch to the probability:
-# now it is $G$ that shrinks to nothing, and $H$ settles on $R$.
+# now it is $G$ that shrinks, to a small part of $R$, and $H$ settles on $R$.
 
 # %% [markdown]
 # ## How many zeros
@@ -357,7 +357,7 @@ figures.number(
 # %% [markdown]
 # ## Can the second term be ignored?
 #
-# Three measures along training. **Weyl's bound** ({term}`Weyl's inequality`): no eigenvalue of $H$ is further from that of $G$ with the same rank than
+# Three measures along training. **The bound by Weyl's inequality**: no eigenvalue of $H$ is further from that of $G$ with the same rank than
 # the norm of $R$; beside it the largest distance there is. **Norms**: $\|R\|/\|G\|$ in both readings. **Eigenspaces**: how much the span of the
 # $C$ leading eigenvectors of $H$ and of $G$ have in common, from 0 (orthogonal) to 1 (the same).
 
@@ -497,7 +497,7 @@ figures.number(
 #
 # In the probability reading the second term does not become small at all, it takes over: $\|R\|/\|G\|$ is {glue:text}`ratio_p_end:.0f` at the end,
 # against {glue:text}`ratio_end:.3f` with the logits. For a fitted example $p_y \approx 1$, so $\ell' = -1/p_y \approx -1$ stays, and so does the
-# curvature of the probability, which takes back what the empirical Fisher matrix leaves out. 'Ignore the second term' is right for the
+# curvature of the probability: $R$ must supply nearly all of $H$. 'Ignore the second term' is right for the
 # logits and wrong for the scalar output of the paper's Equation 5.
 
 # %% [markdown]
@@ -512,7 +512,7 @@ leading = figures.panel(
 )
 first = np.arange(1, min(m, 3 * n) + 1)
 lines = {"H": ("H", "-"), "G": ("G", "--"), "G_p": ("theory", ":")}
-names = {"H": "H", "G": "G (logits)", "G_p": "gradient covariance (second moment)"}
+names = {"H": "H", "G": "G (logits)", "G_p": "second moment of gradients"}
 for key, (color, style) in lines.items():
     curve = end[key][::-1][: len(first)]
     leading.plot(

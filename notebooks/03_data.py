@@ -22,8 +22,8 @@
 # :::
 #
 # ```{margin} Notation
-# $k$ clusters, as many classes; $N$ examples; eigenvalues $\lambda_1 \ge \lambda_2 \ge \dots$ by rank. 'Outliers' are counted by a rule:
-# the largest gap, the largest ratio, or a cutoff ({term}`outlier`). {doc}`All symbols <../book/notation>`.
+# $k$ clusters, as many classes; $N$ examples; eigenvalues $\lambda_1 \ge \lambda_2 \ge \dots$ by rank. Outliers are counted by a rule:
+# the largest gap, the largest ratio, or a cutoff. {doc}`All symbols <../book/notation>`.
 # ```
 #
 # A network with 100 inputs, two hidden layers of 30 units and $k$ outputs is trained to tell $k$ Gaussian clusters apart, for $k$ in
@@ -36,7 +36,7 @@
 # of the clusters are uniform in $[-10, 10]^{100}$, the data are standardised feature by feature, weights and biases
 # start from $0.1\,\mathcal N(0, 1)$, the step is 0.1, batches are taken in their stored order, and training stops when the norm
 # of the (batch) gradient falls to a tolerance. What remains open is the number of examples, the batch size, the
-# tolerance, and what 'covariance 10' scales. We take $N = 1000$ and find the others from the mean eigenvalues that the
+# tolerance, and what 'covariance 10' scales: we read it as clusters with a standard deviation of 10. We take $N = 1000$ and find the others from the mean eigenvalues that the
 # table gives, below.
 #
 # ## Parameters
@@ -202,7 +202,8 @@ def draw(ax, groups):
             color=color,
             label=f"k = {k}",
         )
-        ax.axvline(k + 0.5, color=color, lw=0.8, ls=":")
+        # short of the legend
+        ax.axvline(k + 0.5, 0.45, color=color, lw=0.8, ls=":")
         if len(top) > 1:
             ax.fill_between(
                 rank, top.min(0), top.max(0), color=color, alpha=0.15, lw=0
@@ -397,8 +398,8 @@ figures.table(["row", "batch", "tolerance", "k = 2", "k = 10", "k = 50"], lines)
 # **Reading.** The table shows our mean divided by the paper's; 1 is a hit. The mean goes like the tolerance to the power
 # {glue:text}`power:.2f`, so the table pins the tolerance down well: the one that would hit the paper's mean exactly, by
 # interpolation, is for $k = 2, 10, 50$ with gradient descent {glue:text}`hit_gd`, with batches of 50 and covariance 1
-# {glue:text}`hit_sgd`, and with covariance 10 {glue:text}`hit_wide`. The first two blocks agree on $10^{-3}$, for which the
-# batch size is pinned down by $k = 50$ only. For covariance 10 the rows do not agree with each other: no single tolerance makes
+# {glue:text}`hit_sgd`, and with covariance 10, also in batches of 50, {glue:text}`hit_wide`. The two with covariance 1 agree on $10^{-3}$, for which the
+# batch size is pinned down by $k = 50$ only. For covariance 10 the rows do not agree with each other: no single tolerance among those tried makes
 # them, and a row that is off by a quarter is off by as much in its tolerance. Either the authors stopped these
 # runs by another rule, or (as their cutoff suggests) the row for $k = 50$ was trained on longer.
 
@@ -481,7 +482,7 @@ figures.number(
 # **Reading.** For clusters at least 16 standard deviations apart the ratio rule counts $k$ in {glue:text}`relu_k:.0f` % and $k-1$ in
 # {glue:text}`relu_k1:.0f` % of the ReLU networks, for tanh in {glue:text}`tanh_k:.0f` % and {glue:text}`tanh_k1:.0f` %. By the gap rule it is
 # {glue:text}`gap_k:.0f` % and {glue:text}`gap_k1:.0f` %. At a distance of 4 the ratio rule finds, for ReLU, $k$ in {glue:text}`near_k:.0f` % and
-# $k-1$ in {glue:text}`near_k1:.0f` %. What is left in each case counts something else. ({glue:text}`separated_label`.)
+# $k-1$ in {glue:text}`near_k1:.0f` %. The remaining runs gave other counts. ({glue:text}`separated_label`.)
 #
 # So it is both. Clusters that touch give $k-1$ outliers: the network's outputs are only determined up to a common
 # constant, so that $k$ classes span $k-1$ directions. Clusters far apart give $k$: examples of one class then share one
@@ -529,7 +530,7 @@ def clusters_moved(k, distance, seed=p.seed):
     ax.set(xlim=(0.5, CURVE + 0.5), ylim=(2e-3, 1.3))
     gap, ratio = (count_outliers(values[:CURVE], rule) for rule in ("gap", "ratio"))
     sentence = f"{k} clusters at a distance of {distance:g}: the gap rule counts {gap}, the ratio rule {ratio}; "
-    sentence += f"{right:.0%} of the points are told apart."
+    sentence += f"{right:.0%} of the training points are told apart."
     return sentence, ax
 
 
@@ -558,7 +559,7 @@ explore(
 # Leading eigenvalues of a small network for any number of clusters and any distance between their centres. Dotted: rank $k$.
 # ```
 #
-# **Reading.** Move the distance with the number of clusters fixed. Where the clusters overlap there is no drop to speak of; as they part, one
+# **Reading.** Move the distance with the number of clusters fixed. Where the clusters overlap the drop, if there is one, is at rank $k - 1$; as they part, one
 # forms at rank $k$. At the two largest distances the ratio rule counts $k$ in {glue:text}`moved_k` of {glue:text}`moved_of` frames, and the gap
 # rule, for which the step after the first eigenvalue is often larger, in {glue:text}`moved_gap`. At the two smallest distances it is $k-1$ in
 # {glue:text}`moved_k1` frames by the ratio rule. One seed proves nothing; the table above counts over several.
@@ -615,7 +616,7 @@ print(
 # Predict what happens to the drop at rank $k$ if the clusters overlap, then run with `-p cluster_std 30.0` and compare {numref}`fig-gap`.
 #
 # :::{dropdown} Answer
-# The drop goes: examples of one class no longer share one gradient, and the eigenvalues fall off smoothly.
+# The drop at rank $k$ goes: clusters that touch leave a smaller one at rank $k - 1$, as the slider above shows for small distances.
 # :::
 # ::::
 #

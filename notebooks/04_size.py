@@ -22,11 +22,11 @@
 # :::
 #
 # ```{margin} Notation
-# $N$ examples, $M$ parameters, $C$ classes, $h$ hidden units with {term}`activation` $\phi$; $H = G + R$ as in {ref}`ggn`.
+# $N$ examples, $M$ parameters, $C$ classes, $h$ hidden units with activation $\phi$; $H = G + R$ as in {ref}`ggn`.
 # {doc}`All symbols <../book/notation>`.
 # ```
 #
-# One hidden layer of ReLU units ({term}`activation`) on 1,000 MNIST digits, with 10, 30, 50 or 70 units: from 7,960 to 55,660
+# One hidden layer with the activation ReLU on 1,000 MNIST digits, with 10, 30, 50 or 70 units: from 7,960 to 55,660
 # parameters. The largest Hessian would take 23 GiB to store. It need not be stored: its rank is at most
 # $N(C-1) + 2(C-1)h$ for $N$ examples, $C$ classes and $h$ hidden units, here 10,260, and a matrix of that
 # order has the same nonzero eigenvalues. `spectrum` finds this route by itself. So what follows is the *complete*
@@ -160,7 +160,7 @@ figures.show(
 # The right edge of the spectrum for growing width (the paper's Figure 3). {glue:text}`label`.
 # ```
 #
-# **Reading.** The claim is that the curves coincide. They nearly do: at the paper's size the largest eigenvalue is
+# **Reading.** The claim is that the curves coincide. In shape they nearly do, in height less so: at the paper's size the largest eigenvalue is
 # {glue:text}`tops`, the tenth largest {glue:text}`tenths` (means over seeds, widths in ascending order), and the
 # number of eigenvalues above a tenth of the largest {glue:text}`tenth_counts`. While $M$ grows by a factor
 # {glue:text}`growth:.1f`, the largest eigenvalue changes by a factor {glue:text}`top_factor:.2f`.
@@ -282,7 +282,7 @@ figures.number(
 # semidefinite and $R = \frac1N \sum_n \sum_c d_{nc} \nabla^2 f_c(x_n)$, where $d_n = p_n - y_n$ is the
 # derivative of the loss of example $n$ in its outputs.
 #
-# **1.** Adding a {term}`positive semidefinite` matrix does not raise the number of negative eigenvalues (Weyl). So $H$ has at
+# **1.** Adding a positive semidefinite matrix does not raise the number of negative eigenvalues: since $v^\top G v \ge 0$, each can only rise. So $H$ has at
 # most as many as $R$.
 #
 # **2.** With one hidden layer, $f_c(x) = b_c + \sum_h v_{ch}\, \phi(w_h^\top \tilde x)$, where $\tilde x$ is $x$ with a 1
@@ -592,7 +592,7 @@ print(
 # that tells two classes apart? Call `negatives(2, 6, seed=0, iterations=100)`.
 #
 # :::{dropdown} Answer
-# At most 6, one for each hidden unit. The call returns three numbers: the negatives of $H$, those of $R$, and the bound.
+# At most 6, one for each hidden unit. The call returns the negatives of $H$, those of $R$, and the bound: 5, 5 and 6.
 # :::
 # ::::
 #

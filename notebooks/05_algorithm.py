@@ -190,7 +190,7 @@ def words(values, form=".2f"):
     values = np.asarray(values, dtype=float)
     if not values.size:
         return "not run"
-    return f"{values.mean():{form}} +- {values.std(ddof=min(1, values.size - 1)):{form}}"
+    return f"{values.mean():{form}} ± {values.std(ddof=min(1, values.size - 1)):{form}}"
 
 
 COLOR = dict(zip(("small", "large"), (figures.SERIES[0], figures.SERIES[1])))

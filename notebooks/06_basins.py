@@ -699,7 +699,10 @@ def walked(t):
     )
     values = leading(t)
     right.plot(
-        range(1, 6), np.clip(values, *LIMITS), ".-", color=figures.COLORS["H"]
+        range(1, 6),
+        np.where(values < LIMITS[0], np.nan, values),  # below the axis: not drawn
+        ".-",
+        color=figures.COLORS["H"],
     )
     right.set_xticks(range(1, 6))
     sentence = f"At t = {t:.2f} the training loss is {now:.3g}; the largest eigenvalue on {WALK} digits is {values[0]:.3g}."

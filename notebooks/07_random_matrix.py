@@ -1276,7 +1276,7 @@ for name, (w, _) in zip(("start", "end"), both):
         color=figures.COLORS["G"],
         label="G, training",
     )
-    ax.axvline(c - 0.5, color=figures.COLORS["start"], ls=":", lw=0.8)
+    ax.axvline(c - 0.5, 0.5, color=figures.COLORS["start"], ls=":", lw=0.8)
     ax.legend(loc="lower left", fontsize=8)
     panels.append(ax)
 figures.show(

@@ -299,7 +299,12 @@ explore(
 # ## Classes, and pairs of classes
 #
 # Let $g_{nc} = J_n^\top (p_n - e_c)$ be the gradient that example $n$ would have if its label were $c$. Since
-# $\sum_c p_{nc} (p_n - e_c)(p_n - e_c)^\top = \operatorname{diag}(p_n) - p_n p_n^\top$, the Gauss-Newton matrix is a weighted second moment of
+#
+# $$
+# \sum_c p_{nc} (p_n - e_c)(p_n - e_c)^\top = \operatorname{diag}(p_n) - p_n p_n^\top,
+# $$
+#
+# the Gauss-Newton matrix is a weighted second moment of
 # these $NC$ vectors,
 #
 # $$
@@ -426,7 +431,7 @@ for name in split:
                 lw=0,
             )
     for n in (c, c * (c - 1)):
-        ax.axvline(n + 0.5, color=figures.INK, lw=0.8, ls=":")
+        ax.axvline(n + 0.5, 0.4, color=figures.INK, lw=0.8, ls=":")
     ax.legend(loc="lower left")
     drawn.append(ax)
 figures.show(
@@ -549,6 +554,8 @@ for i, (key, label) in enumerate(
         if len(part):
             by_width.plot([q["width"] for q in part.parameters], part.values(key).clip(1e-4), "o-", lw=0.8,
                           color=figures.SERIES[i], label=label if seed == 0 else None)  # fmt: skip
+by_width.set_xticks([16, 64, 256], ["16", "64", "256"])
+by_width.set_xticks([], minor=True)
 shape.legend()
 by_width.legend()
 figures.show(
