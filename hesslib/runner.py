@@ -199,7 +199,7 @@ def kernel_connection() -> Iterator[Config]:
     if os.name != "posix":
         yield Config()
         return
-    with tempfile.TemporaryDirectory(prefix="hesslib-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hesslib-", ignore_cleanup_errors=True) as folder:
         yield Config(KernelManager={"transport": "ipc", "connection_file": str(Path(folder, "kernel.json"))})
 
 
