@@ -235,7 +235,7 @@ figures.show(
 # %% [markdown]
 # ```{glue:figure} fig_gap
 # :name: fig-gap
-# Leading eigenvalues for $k$ clusters (the paper's Figure 2). Dotted: rank $k$. {glue:text}`label`.
+# Leading eigenvalues for $k$ clusters (the paper's Figure 2). Dotted: after rank $k$. {glue:text}`label`.
 # ```
 #
 # **Reading.** There is a drop near rank $k$ for every $k$. Its size differs: for few clusters it is the largest drop of the
@@ -556,7 +556,7 @@ explore(
 # %% [markdown]
 # ```{glue:figure} fig_explore_clusters
 # :name: fig-explore-clusters
-# Leading eigenvalues of a small network for any number of clusters and any distance between their centres. Dotted: rank $k$.
+# Leading eigenvalues of a small network for any number of clusters and any distance between their centres. Dotted: after rank $k$.
 # ```
 #
 # **Reading.** Move the distance with the number of clusters fixed. Where the clusters overlap the drop, if there is one, is at rank $k - 1$; as they part, one

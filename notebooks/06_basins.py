@@ -732,7 +732,7 @@ explore(
 # %% [markdown]
 # ```{glue:figure} fig_explore_line
 # :name: fig-explore-line
-# Loss and leading eigenvalues at any place on the line of this page's run.
+# Loss and leading eigenvalues at any place on the line of this page's run. Eigenvalues below the axis are not drawn.
 # ```
 #
 # **Reading.** From Part I to Part II loss and eigenvalues fall together; both are lowest near the end of Part II, or just beyond it, and then climb.

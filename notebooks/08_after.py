@@ -480,7 +480,7 @@ figures.number(**values)
 # %% [markdown]
 # ```{glue:figure} fig_classes
 # :name: fig-classes
-# The leading eigenvalues of $G$ and of its parts, at the end of training. Dotted: ranks $C$ and $C(C-1)$. {glue:text}`classes_label`.
+# The leading eigenvalues of $G$ and of its parts, at the end of training. Dotted: after ranks $C$ and $C(C-1)$. {glue:text}`classes_label`.
 # ```
 #
 # **Reading.** On clusters the classes carry {glue:text}`clusters_class` of the trace of $G$, the pairs {glue:text}`clusters_pair`, and what is left within cells

@@ -1,6 +1,5 @@
 """Sweeps: on this machine and on a Dask cluster, with failing cells and with workers that are killed."""
 
-import copy
 import csv
 import os
 import signal
@@ -29,15 +28,20 @@ CELLS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def notebook(tmp_path):
-    """A notebook that takes no time; it keeps its numbers as ``figures.number`` does."""
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+def notebook_of(sources):
+    """A notebook of these code cells; the first one holds the parameters."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
     cells[0].metadata.tags = ["parameters"]
     node = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
     node.metadata.kernelspec.language = "python"
+    return node
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook that takes no time; it keeps its numbers as ``figures.number`` does."""
     path = tmp_path / "small.ipynb"
-    nbformat.write(node, path)
+    nbformat.write(notebook_of(CELLS), path)
     return path
 
 
@@ -90,13 +94,9 @@ def test_a_sweep_collects_resumes_and_reports_each_failure(notebook, tmp_path):
 def test_kernels_started_together_cannot_meet_at_a_port(tmp_path):
     code = "from ipykernel.connect import get_connection_info\nfound = get_connection_info(unpack=True)\n"
     code += "print(found['transport'], found['ip'])"
-    cells = [nbformat.v4.new_code_cell(source) for source in ("x: int = 1", code)]
-    cells[0].metadata.tags = ["parameters"]
-    node = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python"}})
-    node.metadata.kernelspec.language = "python"
     found = set()
     for _ in range(2):
-        done, message = runner.execute(copy.deepcopy(node), {}, tmp_path)
+        done, message = runner.execute(notebook_of(["x: int = 1", code]), {}, tmp_path)
         transport, place = done.cells[-1].outputs[0].text.split()
         found.add(place)
         assert not message and transport == "ipc" and not Path(place).parent.exists(), place
