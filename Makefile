@@ -28,7 +28,7 @@ paper: .venv/book.stamp
 test: .venv/test.stamp lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
-	  --nbval-sanitize-with tests/nbval.cfg --dist loadfile
+	  --nbval-sanitize-with tests/nbval.cfg --dist loadfile -p tests.patience
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
