@@ -344,13 +344,16 @@ figures.number(
 )
 
 # %% [markdown]
-# **Reading.** The promise of the probability reading, $M - N = $ {glue:text}`promised_gp:,`, is kept
-# ({glue:text}`zeros_gp:,` found), and that of the logits, $M - N(C-1) = $ {glue:text}`promised_g:,`
-# ({glue:text}`zeros_g:,` found); with $C$ classes the latter is the one that applies to the matrix
-# $H$ comes close to, so 'at least $M - N$ trivial eigenvalues' is too many by $N(C-2)$ if it is read as a statement on the Gauss-Newton matrix. In
-# fact there are more zeros than promised, since the bound knows only $N$ and $C$. The gradients of an example in the first layer are
-# multiples of its pixels, one for each of the few units that are active on it; counting active pairs of unit and example, and the
-# weights of the later layers, the rank is at most {glue:text}`structural:,`, which leaves {glue:text}`structural_zeros:,` zeros.
+# **Reading.** Both promises are kept: $M - N = $ {glue:text}`promised_gp:,` in the probability reading
+# ({glue:text}`zeros_gp:,` found), $M - N(C-1) = $ {glue:text}`promised_g:,` with the logits
+# ({glue:text}`zeros_g:,` found). With $C$ classes the second is the one that applies to the matrix
+# $H$ comes close to; as a statement on it, 'at least $M - N$ trivial eigenvalues' promises $N(C-2)$ too many.
+#
+# Why are there more zeros than promised? The bound knows only $N$ and $C$. But a weight into a hidden unit moves the outputs of an example only
+# if the unit is active on it, and then in proportion to the pixel. So each *active pair* of unit and example adds one direction at most, and
+# each weight of the later layers one more: the rank is at most their number, {glue:text}`structural:,`, which leaves
+# {glue:text}`structural_zeros:,` zeros.
+#
 # $H$ itself has {glue:text}`zeros_h:,`; {glue:text}`dead:,` of them belong to pixels that are black in every digit. With $M < N$ ({glue:text}`under_m` parameters,
 # {glue:text}`under_n:,` examples) nothing is promised, and the probability reading has {glue:text}`zeros_under` zeros.
 
@@ -382,11 +385,17 @@ shared = np.array([overlap(risk.at(w), c) for w in history.parameters])
 
 
 # %% tags=["hide-input"]
+def output_gradients(risk):
+    """The vectors d_n, (N, C)."""
+    x, y = risk.batches[0]
+    with torch.no_grad():
+        return risk.output_terms(risk.outputs(risk.parameters, x), y)[0]
+
+
 def without_correlation(risk):
     """Frobenius norms of R and of what it would be without correlation, and the mean norm of d."""
     x, y = risk.batches[0]
-    with torch.no_grad():
-        d, _ = risk.output_terms(risk.outputs(risk.parameters, x), y)
+    d = output_gradients(risk)
     linear = EmpiricalRisk(risk.model, x, y, lambda f, _: (f @ d.mean(0)).mean())
     norms = [
         op.to_dense().norm().item()
@@ -398,10 +407,15 @@ def without_correlation(risk):
 residual, uncorrelated, misfit = np.array(
     [without_correlation(risk.at(w)) for w in history.parameters]
 ).T
+mean_d = np.array(
+    [output_gradients(risk.at(w)).mean(0).norm() for w in history.parameters]
+)
 
 # %% tags=["remove-output", "hide-input"]
 when = np.maximum(history.iterations, 1)
-sizes = figures.panel("eigenvalues", "iteration", "", xscale="log", yscale="log")
+sizes = figures.panel(
+    "eigenvalues", "iteration", "spectral norm", xscale="log", yscale="log"
+)
 sizes.plot(
     when,
     [size(s["G"]) for s in along],
@@ -421,7 +435,7 @@ sizes.plot(
 )
 sizes.legend(fontsize=8)
 shares = figures.panel(
-    "overlap and ratios", "iteration", "", xscale="log", yscale="log"
+    "overlap and ratios", "iteration", "share or ratio", xscale="log", yscale="log"
 )
 shares.plot(
     when,
@@ -440,7 +454,7 @@ shares.plot(
 )
 shares.legend(fontsize=8, loc="lower left")
 correlation = figures.panel(
-    "correlation", "iteration", "", xscale="log", yscale="log"
+    "correlation", "iteration", "norm", xscale="log", yscale="log"
 )
 correlation.plot(
     when, residual, "o-", color=figures.COLORS["R"], label="R (Frobenius)"
@@ -453,15 +467,22 @@ correlation.plot(
     label="R without correlation",
 )
 correlation.plot(
-    when, misfit, "o:", color=figures.COLORS["start"], label="mean norm of d"
+    when,
+    misfit,
+    "o:",
+    color=figures.COLORS["start"],
+    label="mean of the norms of d",
+)
+correlation.plot(
+    when, mean_d, "^:", color=figures.COLORS["end"], label="norm of the mean of d"
 )
 correlation.legend(fontsize=8)
 figures.show(
     "fig_ignore",
     "Three panels against iterations. Norms of G and R and the largest distance between eigenvalues of H and G, "
     "which stays below the norm of R. Overlap of leading eigenspaces, rising towards one, and the ratio of R to "
-    "G in both readings. Frobenius norm of R, of what it would be without correlation, and the mean size of the "
-    "loss gradient in the outputs.",
+    "G in both readings. Frobenius norm of R, of what it would be without correlation, the mean norm of the "
+    "loss gradient d in the outputs, and the norm of its mean: after the first moments all four fall together.",
     sizes,
     shares,
     correlation,
@@ -477,6 +498,10 @@ figures.number(
     rest_start=100 * uncorrelated[0] / residual[0],
     misfit_start=misfit[0],
     misfit_end=misfit[-1],
+    mean_start=mean_d[0],
+    mean_end=mean_d[-1],
+    cancel_start=100 * mean_d[0] / misfit[0],
+    cancel_end=100 * mean_d[-1] / misfit[-1],
     residual_fall=residual.max() / residual[-1],
     misfit_fall=misfit.max() / misfit[-1],
 )
@@ -484,16 +509,20 @@ figures.number(
 # %% [markdown]
 # ```{glue:figure} fig_ignore
 # :name: fig-ignore
-# When the second term may be ignored. All quantities are computed at the marked moments, on all examples.
+# When the second term may be ignored. All quantities are computed at the marked moments, on all examples. The logarithmic axis has no zero:
+# the random start is drawn at 1.
 # ```
 #
 # **Reading.** At the end Weyl's bound is {glue:text}`weyl_end:.3g` and the largest distance {glue:text}`moved_end:.3g`. The leading
 # eigenspaces overlap to {glue:text}`shared_end:.3f`, from {glue:text}`shared_start:.3f` at the start. So for the large eigenvalues the
-# conclusion of the paper holds. Its argument is another matter. Without correlation $R$ would have
-# {glue:text}`rest_start:.0f` % of its Frobenius norm at the start and {glue:text}`rest:.0f` % at the end (over seeds see the table below):
-# the product of the means does not vanish before $R$ does, so a small average gradient is not what makes $R$ small.
-# Both fall together with the mean norm of $d_n$, from {glue:text}`misfit_start:.2f` to {glue:text}`misfit_end:.4f`: the examples are
-# fitted one by one.
+# conclusion of the paper holds.
+#
+# Its argument is another matter. The mean of $d_n$ does become small: its norm falls from {glue:text}`mean_start:.3f` to {glue:text}`mean_end:.1e`. But so
+# does each $d_n$: their mean norm falls from {glue:text}`misfit_start:.2f` to {glue:text}`misfit_end:.4f`. What cancels in the mean is the same
+# at both ends: it is {glue:text}`cancel_start:.0f` % of the mean norm at the start and {glue:text}`cancel_end:.0f` % at the end. Nor does
+# the product of the means, as the paper has it, vanish before $R$ does: it has
+# {glue:text}`rest_start:.0f` % of the Frobenius norm of $R$ at the start and {glue:text}`rest:.0f` % at the end (over seeds see the table below).
+# So it is not that positive and negative terms come to cancel; all terms fade, since the examples are fitted one by one.
 #
 # In the probability reading the second term does not become small at all, it takes over: $\|R\|/\|G\|$ is {glue:text}`ratio_p_end:.0f` at the end,
 # against {glue:text}`ratio_end:.3f` with the logits. For a fitted example $p_y \approx 1$, so $\ell' = -1/p_y \approx -1$ stays, and so does the
@@ -603,20 +632,28 @@ measured += [
     "zeros of H",
     "minus the lowest to the largest eigenvalue of H",
 ]
+
+
+def mean_and_spread(values):
+    """Mean and standard deviation to the digit that the latter allows."""
+    if len(values) < 2:
+        return "not run"
+    mean, spread = values.mean(), values.std(ddof=1)
+    digits = int(max(0, 1 - np.floor(np.log10(spread)))) if spread else 0
+    return f"{mean:,.{digits}f} ± {spread:,.{digits}f}"
+
+
 rows = []
 for i, name in enumerate(measured):
     values = runs.values("measures")[:, :, i] if runs else np.zeros((0, 2))
-    show = lambda v: (
-        f"{v.mean():.3g} ± {v.std(ddof=1):.1g}" if len(v) > 1 else "not run"
-    )
-    rows.append([name, show(values[:, 0]), show(values[:, 1])])
+    rows.append([name, *map(mean_and_spread, values.T)])
 figures.table(
     [f"{asked['examples']:,} digits, {len(runs)} seeds", "start", "end"], rows
 )
 
 # %% [markdown]
-# **Reading.** The table repeats the measures on {glue:text}`stored` (mean and standard deviation). The ratio of $R$ to $G$ falls by
-# two orders of magnitude with the logits and rises by two in the probability reading, in every run. Without correlation
+# **Reading.** The table repeats the measures on {glue:text}`stored` (mean and standard deviation). From start to end the ratio of $R$ to $G$ falls
+# by a factor of {glue:text}`falls` with the logits and rises by one of {glue:text}`rises` in the probability reading (least and most over the runs). Without correlation
 # $R$ would be {glue:text}`rest_low:.2f` to {glue:text}`rest_high:.2f` times as large as it is at the end: in none of the runs is a vanishing mean
 # of $d_n$ what makes it small. The logits promise no zeros here, since $N(C-1) > M$, and yet there are nearly two thousand, for the reason
 # given above; the probability reading keeps its promise of $M - N$. The lowest eigenvalue (last line, without its sign) is of the order of
@@ -624,7 +661,12 @@ figures.table(
 
 # %% tags=["remove-cell"]
 share = runs.values("measures")[:, 1, 4] if runs else np.zeros(1)
-figures.number(stored=runs.label, rest_low=share.min(), rest_high=share.max())
+both = runs.values("measures")[:, :, :2] if runs else np.ones((1, 2, 2))
+fall, rise = both[:, 0, 0] / both[:, 1, 0], both[:, 1, 1] / both[:, 0, 1]
+figures.number(
+    stored=runs.label, rest_low=share.min(), rest_high=share.max(),
+    falls=f"{fall.min():,.0f} to {fall.max():,.0f}", rises=f"{rise.min():,.0f} to {rise.max():,.0f}",
+)  # fmt: skip
 
 # %% [markdown]
 # ## Checks

@@ -141,9 +141,10 @@ def add_verdicts(app, doctree) -> None:
     found = nodes.bullet_list()
     for claim in claims:
         line = nodes.paragraph("", "", nodes.Text(f"{claim['statement']} "), verdict(claim, here))
-        line += nodes.Text(f" ({claim['checks'][0]['quantity']}: {claim['checks'][0]['measured']})")
+        asked = "; ".join(f"{c['quantity']}: {c['measured']}, asked {c['demand']}" for c in claim["checks"])
+        line += nodes.Text(f" ({asked})")
         found += nodes.list_item("", line)
-    text = "Computed from the stored results; a verdict links to its row in the ledger, with what was asked and why."
+    text = "Computed from the stored results; a verdict links to its row in the ledger, which says how and why."
     section = nodes.section("", nodes.title("", "Verdicts"), nodes.paragraph("", text), found, ids=["verdicts"])
     limits.parent.insert(limits.parent.index(limits), section)
 
