@@ -17,7 +17,7 @@ run: .venv/book.stamp
 	$(BIN)/python -m hesslib run --jobs $(JOBS)
 
 html: .venv/html.stamp
-	rm -rf _build/html
+	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build . -W -n --keep-going > _build.log 2>&1 || { cat _build.log; rm -f _build.log; exit 1; }
 	@rm -f _build.log
 	@echo "The book is built: $(CURDIR)/$(HTML)"

@@ -26,13 +26,14 @@
 # ```{glue:figure} fig_tour
 # :name: fig-tour
 # All eigenvalues of the Hessian at one moment of training, and the largest ones over the whole of it. Move the slider from the random
-# start to the end with the mouse or the arrow keys; in Jupyter another seed or width trains another network.
+# start to the end with the mouse or the arrow keys; in Jupyter another seed or width trains another network. The axis on the left is a *signed
+# logarithm*: logarithmic on either side of zero, so that small eigenvalues of both signs can be seen, and linear within $\pm 10^{-6}$.
 # ```
 #
 # **Reading.** At the random start the landscape bends down as well as up: the lowest eigenvalue has
 # {glue:text}`low_start:.2f` times the magnitude of the largest. As the digits are learnt the negative side nearly vanishes, to
 # {glue:text}`low_end:.4f`. The largest eigenvalues first grow, from {glue:text}`top_start:.1f` to {glue:text}`top_peak:.1f`, and then shrink
-# together, to {glue:text}`top_end:.1f`, as every digit comes to be fitted; what stays is the shape. At the end {glue:text}`outliers` lie above a
+# together, to {glue:text}`top_end:.1f`, as every digit comes to be fitted. Few stay large and nearly all near zero: at the end {glue:text}`outliers` lie above a
 # tenth of the largest, and {glue:text}`flat:.1f` % are smaller than a thousandth of it.
 #
 # From such pictures the authors drew conclusions about networks in general. Each chapter of this book takes one of them

@@ -194,8 +194,8 @@ figures.number(
 # {glue:text}`above_start` at the start and {glue:text}`above_end` at the end. Training moves the wall: the
 # largest eigenvalue goes from {glue:text}`top_start:.3f` to {glue:text}`top_end:.3f`.
 #
-# The signed logarithm shows what the linear axis hides. {glue:text}`zeros_end:,` eigenvalues are zero to
-# twelve digits at the end. Of these {glue:text}`black:,` belong to pixels that are black in every digit, whose
+# The signed logarithm shows what the linear axis hides. At the end {glue:text}`zeros_end:,` eigenvalues are smaller than
+# $10^{-12}$ in magnitude. Of these {glue:text}`black:,` belong to pixels that are black in every digit, whose
 # weights no example ever sees; others to units whose ReLU is zero on every digit in which the pixel is not black. And {glue:text}`negative_end:,` eigenvalues lie below $-10^{-10}$: the end of training is not
 # a local minimum. They are small, the lowest being {glue:text}`ratio:.1e` of the largest in magnitude. At
 # the random start that is not so: there the lowest eigenvalue is {glue:text}`low_start:.3f`, of the same order as the
@@ -335,7 +335,8 @@ explore(
 # ```
 #
 # **Reading.** Start at iteration 0 and move on. At the random start the histogram spreads to both sides of zero; in the course of training
-# the negative side draws in until it cannot be told from zero, and the outliers on the right stand alone.
+# the negative side draws in until it cannot be told from zero. On the right a few outliers stand out from a tail that grows denser towards
+# zero.
 
 # %% [markdown]
 # ## Over seeds
@@ -511,7 +512,7 @@ print(
 # ::::{admonition} Exercise: clusters instead of digits
 # :class: tip
 # With `-p data blobs` the inputs have 100 features, none of which is ever constant. Predict what happens to
-# the number of eigenvalues that are zero to twelve digits, then run it.
+# the number of eigenvalues below $10^{-12}$ in magnitude, then run it.
 #
 # :::{dropdown} Answer
 # It falls from thousands to fewer than one in twenty of the parameters, of which there are now 820 (`M` in the output above). On digits, the exact zeros come mainly from pixels that are

@@ -494,7 +494,7 @@ for color, b in zip(figures.SERIES, sorted({*shown, *between})):
         spread = [t.std() for t in top]
         means = [t.mean() for t in top]
         by_step.errorbar(
-            known, means, spread, color=color, marker="o", label=f"{b}"
+            known, means, spread, color=color, marker="o", label=f"batch {b}"
         )
         loss = [final(b, s, "loss").mean() for s in known]
         by_loss.plot(loss, means, "o-", color=color, label=f"batch {b}")
@@ -503,7 +503,7 @@ by_step.plot(
     bound, 2 / bound, "--", color=figures.COLORS["theory"], label="2 / step"
 )
 by_step.set_ylim(0, None)
-by_step.legend(title="batch")
+by_step.legend()
 by_loss.legend()
 figures.show(
     "fig_steps",

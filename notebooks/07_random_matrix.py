@@ -16,9 +16,9 @@
 #
 # :::{admonition} The paper's claims
 # :class: important
-# Where the gradients of the examples are $g = Tx$ with independent entries $x$, the spectrum of the first term $G$ is that of
-# a sample covariance matrix: zeros, a bulk by the Marchenko-Pastur law, and outliers, which are the images of population
-# eigenvalues that leave the bulk (Theorems 1 and 2). Logistic regression on one blob has no outlier, on two blobs it has a
+# Where the gradients of the examples are $g = Tx$, a fixed matrix times independent entries, the spectrum of the first term $G$ is that of
+# a sample covariance matrix: zeros, a bulk with the shape of the Marchenko-Pastur law, and an outlier for each eigenvalue of the population
+# covariance that is large enough to leave the bulk (Theorems 1 and 2). Logistic regression on one blob has no outlier, on two blobs it has a
 # large one: 454.4, 819.5 and 92.7 at $\alpha = 1, 2, 0.02$ (Examples 1 and 2, Figure 10) {cite:p}`sagun2017` (Appendix B).
 # :::
 #

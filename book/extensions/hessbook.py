@@ -30,11 +30,12 @@ def copy_mathjax(app) -> None:
 
 
 def table(head: list[str], rows: list[list[str]]) -> nodes.table:
-    """A docutils table of plain text."""
+    """A docutils table of texts; one in backticks is shown as code."""
     group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))
 
     def row(texts):
-        return nodes.row("", *(nodes.entry("", nodes.paragraph("", t)) for t in texts))
+        shown = (nodes.literal("", t[1:-1]) if t[:1] == "`" else nodes.Text(t) for t in texts)
+        return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", t)) for t in shown))
 
     group += [nodes.thead("", row(head)), nodes.tbody("", *map(row, rows))]
     return nodes.table("", group, classes=["table"])
@@ -119,7 +120,11 @@ def complete_figures(app, doctree) -> None:
     path = Path(app.srcdir) / f"{app.env.docname}.ipynb"
     if not path.exists():
         return
-    found = glued(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    found, stored = glued(cells), ""
+    if any("Store()" in "".join(c["source"]) for c in cells):
+        stored = "<p>What this page reads from stored runs is read again. Those that are missing are computed by "
+        stored += f"<code>python -m hesslib run {path.stem[:2]} --scale paper</code>.</p>"
     sources = {n["cell_index"]: n for n in doctree.findall(nodes.container) if "cell_index" in n}
     up = "../" * app.env.docname.count("/")
     for figure in doctree.findall(nodes.figure):
@@ -137,7 +142,7 @@ def complete_figures(app, doctree) -> None:
             "",
             nodes.raw("", f"<p>{' · '.join(links)}</p><details><summary>make it again</summary>", format="html"),
             nodes.literal_block(line, line, language="bash"),
-            nodes.raw("", "</details>", format="html"),
+            nodes.raw("", f"{stored}</details>", format="html"),
         )
 
 
@@ -164,6 +169,23 @@ def add_cost(app, doctree) -> None:
         if title.astext() == "Parameters":
             title.parent.insert(1, nodes.paragraph("", cost_line(path, root), classes=["hesslib-cost"]))
             return
+
+
+def join_punctuation(app, doctree) -> None:
+    """Keep a formula on one line with the bracket before it and the punctuation after it."""
+    for math in list(doctree.findall(nodes.math)):
+        parent, at = math.parent, math.parent.index(math)
+        sides = (parent[i] if 0 <= i < len(parent) else None for i in (at - 1, at + 1))
+        before, after = (side if isinstance(side, nodes.Text) else "" for side in sides)
+        opened, closed = re.search(r"\(?$", before)[0], re.match(r"[-.,;:!?)\]'’]*", after)[0]
+        if not opened and not closed:
+            continue
+        joined = nodes.inline("", "", nodes.Text(opened), math.deepcopy(), nodes.Text(closed), classes=["joined"])
+        if after:
+            parent[at + 1] = nodes.Text(after[len(closed) :])
+        if before:
+            parent[at - 1] = nodes.Text(before[: len(before) - len(opened)])
+        parent[at] = joined
 
 
 def mend_page(app, pagename, templatename, context, doctree) -> None:
@@ -200,9 +222,9 @@ class ParameterTables(SphinxDirective):
             self.env.note_dependency(str(path))
             rows = [
                 [
-                    q["name"],
-                    q["type"],
-                    json.dumps(q["default"]),
+                    f"`{q['name']}`",
+                    f"`{q['type']}`",
+                    f"`{json.dumps(q['default'])}`",
                     str(q["range"]),
                     q["help"],
                     *map(str, q["values"].values()),
@@ -385,6 +407,7 @@ def setup(app):
     app.connect("source-read", restore_pages)
     app.connect("doctree-read", complete_figures)
     app.connect("doctree-read", add_cost)
+    app.connect("doctree-read", join_punctuation)
     app.connect("html-page-context", mend_page)
     app.connect("build-finished", write_numbers)
     app.add_directive("chapter-claims", ChapterClaims)

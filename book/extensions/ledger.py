@@ -141,7 +141,8 @@ def add_verdicts(app, doctree) -> None:
     found = nodes.bullet_list()
     for claim in claims:
         line = nodes.paragraph("", "", nodes.Text(f"{claim['statement']} "), verdict(claim, here))
-        asked = "; ".join(f"{c['quantity']}: {c['measured']}, asked {c['demand']}" for c in claim["checks"])
+        telling = [c for c in claim["checks"] if c["passed"] is False] or claim["checks"][:1]
+        asked = "; ".join(f"{c['quantity']}: {c['measured']}, asked {c['demand']}" for c in telling)
         line += nodes.Text(f" ({asked})")
         found += nodes.list_item("", line)
     text = "Computed from the stored results; a verdict links to its row in the ledger, which says how and why."

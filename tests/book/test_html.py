@@ -137,3 +137,21 @@ def test_the_tour_leads_to_every_claim(html):
     text = (html / "notebooks" / "00_tour.html").read_text(encoding="utf-8")
     for chapter in CHAPTERS[1:]:
         assert f'href="{chapter}.html' in text[text.index('<article class="bd-article"') :], chapter
+
+
+def test_no_punctuation_is_parted_from_its_formula(html):
+    """On a narrow page a full stop could else begin a line."""
+    formula = r'<span class="math notranslate nohighlight">[^<]*</span>'
+    for page in pages(html):
+        text = re.sub(rf'<span class="joined">\(?{formula}[^<]*</span>', "", page.read_text(encoding="utf-8"))
+        assert not re.search(rf"{formula}[.,;:)]", text), page.name
+
+
+def test_each_verdict_of_a_chapter_says_what_was_asked(html):
+    claims = json.loads((ROOT / "book" / "claims.json").read_text())["claims"]
+    for chapter in sorted({c["chapter"] for c in claims}):
+        page = (html / "notebooks" / f"{chapter}.html").read_text(encoding="utf-8")
+        section = page.split('<section id="verdicts">')[1].split("</section>")[0]
+        lines = re.findall(r"<li>(.*?)</li>", section, re.S)
+        assert len(lines) == sum(c["chapter"] == chapter for c in claims)
+        assert all(re.search(r": .+, asked (at|\d|-|within)", line, re.S) for line in lines), chapter
