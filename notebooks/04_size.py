@@ -232,7 +232,8 @@ def draw_negatives(ax, results):
                 *figures.thin(percent, -low, 150),
                 color=color, lw=1, alpha=0.8, label=name,
             )  # fmt: skip
-    ax.legend()
+    for line in ax.legend().get_lines():
+        line.set(linewidth=1.5, alpha=1)
 
 
 labels = {

@@ -177,7 +177,7 @@ for color, step in zip(figures.SERIES, asked_steps):
     part = edge.where(step=step)
     if len(part):
         curves = part.values("sharpness") * step / 2
-        hover.fill_between(part.results[0]["moments"], curves.min(0), curves.max(0), color=color, alpha=0.25, lw=0,
+        hover.fill_between(part.results[0]["moments"], curves.min(0), curves.max(0), color=color, alpha=0.45, lw=0,
                            label=f"step {step:g}, {len(part)} stored seeds")  # fmt: skip
 hover.axhline(1, color=figures.COLORS["theory"], lw=1, ls="--")
 hover.set_ylim(0, 1.8)
