@@ -130,7 +130,7 @@ def test_every_parameter_is_on_the_page_of_parameters(html):
         cell = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
         part = text[text.index(f'<p class="rubric">{chapter}</p>') :]
         for name in re.findall(r"^(\w+):", cell, re.M):
-            assert f"<p>{name}</p>" in part, (chapter, name)
+            assert f'<span class="pre">{name}</span></code>' in part, (chapter, name)
 
 
 def test_the_tour_leads_to_every_claim(html):
