@@ -8,6 +8,7 @@ lies in ``book/claims.json``, and a test fails while it is not the one computed.
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from string import Template
 from typing import Any
@@ -99,6 +100,8 @@ def demand(check: dict[str, Any]) -> str:
     if kind == "covers":
         return f"{bound:g} within the range of the runs"
     if kind == "within":
+        if bound[0] == bound[1]:
+            return f"exactly {bound[0]:g} {where}"
         return f"{bound[0]:g} to {bound[1]:g} {where}"
     return f"{kind.replace('_', ' ')} {bound:g} {where}"
 
@@ -118,14 +121,20 @@ def passed(check: dict[str, Any], found: Measure) -> bool:
 
 def written(record: dict[str, float], form: str = ".3g") -> str:
     """A measurement as text: the mean, and the standard deviation where there are several values."""
-    mean, std = (format(record[key], form) for key in ("mean", "std"))
     if record["count"] < 2 or record["std"] == 0:
-        return mean
-    if not form.endswith("f"):
-        std = f"{record['std']:.2g}" if record["std"] < 100 else f"{record['std']:.0f}"
-    elif float(std) == 0:
-        std = f"{record['std']:.1g}"
+        return format(record["mean"], form)
+    if not form.endswith("f"):  # two digits of the deviation, and the mean to the same place
+        form = f",.{max(0, 1 - math.floor(math.log10(record['std'])))}f"
+    mean, std = (format(record[key], form) for key in ("mean", "std"))
+    if float(std.replace(",", "")) == 0:
+        std = f"below {10.0 ** -int(form.strip(',.f')):g}"
     return f"{mean} ± {std}"
+
+
+def spanned(record: dict[str, float]) -> str:
+    """A measurement as median and range, for a check that asks whether the range covers a value."""
+    low, mid, high = (format(record[key], ".3g") for key in ("low", "median", "high"))
+    return mid if low == high else f"{mid} [{low}, {high}]"
 
 
 def expand(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -163,7 +172,9 @@ def evaluate(claim: dict[str, Any], numbers: dict[str, Measure | None]) -> dict[
     for check, m in zip(claim["checks"], found):
         record = m.record() if m else None
         results.append(passed(check, m) if m else None)
-        text = written(record, check.get("format", ".3g")) if m else "not run"
+        text = "not run"
+        if m:
+            text = spanned(record) if "covers" in check else written(record, check.get("format", ".3g"))
         checks.append({
             "quantity": check["quantity"], "expression": check["each"], "results": check["results"],
             "demand": demand(check), "measured": text, "numbers": record, "passed": results[-1],

@@ -23,13 +23,18 @@
 # The years since 2017 have answered much of this. The list below is short and names one or two sources for each
 # answer. Some of them are then shown with the tools of this book.
 #
+# ```{margin} Notation
+# $J_n$ the Jacobian of the outputs at example $n$, $p_n$ the probabilities, $e_c$ the one-hot vector of class $c$, $C$ classes, $\eta$ the step.
+# {doc}`All symbols <../book/notation>`.
+# ```
+#
 # * **Which outliers there are.** {cite:t}`papyan2019` took the Gauss-Newton matrix apart by classes: $C$ outliers belong to the
-#   classes, and behind them a group of up to $C(C-1)$ belongs to ordered pairs of classes. {cite:t}`papyan2020` finds the same
+#   classes, and behind them a group belongs to ordered pairs of classes; together they are at most $C(C-1)$. {cite:t}`papyan2020` finds the same
 #   pattern in gradients, features and weights. Shown {ref}`below <after-classes>`.
 # * **The spectra of large networks.** {cite:t}`ghorbani2019` computed densities by Lanczos quadrature for networks with millions of
 #   parameters: bulk and outliers are there too, and batch normalisation removes the largest outliers.
 # * **The gradient lies among the outliers.** {cite:t}`gurari2018`: after a short while most of the gradient lies in the span of the
-#   $C$ leading eigenvectors of the Hessian. How much of it, and when not, is
+#   $C$ leading eigenvectors of the Hessian. How much of it, and for which steps, is
 #   {ref}`below <after-edge>`.
 # * **How large the largest eigenvalue becomes.** {cite:t}`cohen2021`: under gradient descent with step $\eta$ it rises
 #   until it reaches $2/\eta$, where gradient descent on a quadratic loss would start to diverge, and then stays there, while
@@ -193,19 +198,19 @@ figures.show(
 
 
 # %% tags=["remove-cell"]
-def at_end(key, form, scaled=False):
-    """Mean over the last half of each stored run, one text for each step."""
+def at_end(key, form, scale):
+    """Mean over the last half of each stored run, scaled by step, one text for each step."""
     texts = []
     for step in asked_steps:
         part = edge.where(step=step)
         if len(part):
-            late = part.values(key)[:, part.values(key).shape[1] // 2 :].mean(1) * (
-                step / 2 if scaled else 1
-            )
+            late = part.values(key)[:, part.values(key).shape[1] // 2 :].mean(1)
+            late = late * scale(step)
+            deviation = format(late.std(ddof=1), form) if len(late) > 1 else "0"
             texts.append(
-                f"{late.mean():{form}} ± {late.std(ddof=1):{form}}"
-                if len(late) > 1
-                else f"{late[0]:{form}}"
+                f"{late.mean():{form}} ± {deviation}"
+                if float(deviation)
+                else f"{late.mean():{form}}"
             )
     return ", ".join(texts) or "not run"
 
@@ -220,9 +225,9 @@ reached = bool(len(edge)) and all(
 )
 figures.number(
     edge_label=edge.label,
-    hovering=at_end("sharpness", ".2f", scaled=True),
-    raw=at_end("sharpness", ".2f"),
-    shares=at_end("share", ".2f"),
+    hovering=at_end("sharpness", ".3f", lambda step: step / 2),
+    raw=at_end("sharpness", ".3f", lambda step: 1),
+    shares=at_end("share", ".0f", lambda step: 100),
     rising=f"{np.mean(rising):.0f}" if rising else "not run",
     steps_listed=", ".join(f"{s:g}" for s in asked_steps),
     edge_verdict="not run" if not len(edge) else "The sharpness ends at the edge of stability in every run."
@@ -242,8 +247,8 @@ figures.number(
 # when networks are compared 'at the same step size', what is alike in their largest eigenvalues may come from the step and not from the
 # data; and gradient descent with a smaller step ends at a sharper point.
 #
-# Of the squared gradient norm {glue:text}`shares` lies in the span of the ten leading eigenvectors, ten of 2,740 directions; a
-# direction drawn at random would have {glue:text}`chance:.1f` % there.
+# Of the squared gradient norm {glue:text}`shares` % lies in the span of the ten leading eigenvectors, ten of 2,740 directions, for these steps; a
+# direction drawn at random would have {glue:text}`chance:.1f` % there. So the gradient lies among the outliers, the less so the larger the step.
 
 # %% [markdown]
 # A step of your own, on 60 digits. In Jupyter the small network is trained anew when the slider is released.
@@ -267,10 +272,11 @@ def step_moved(step, seed=p.seed):
     ax.axhline(bound, color=figures.COLORS["theory"], ls="--", label="2 / step")
     ax.legend()
     late = np.mean(r["sharpness"][-5:])
-    return (
-        f"Step {step:g}: at the end the largest eigenvalue is {late:.2f}, and 2 over the step {bound:.2f}.",
-        ax,
-    )
+    sentence = f"Step {step:g}: at the end the largest eigenvalue is {late:.2f}, and 2 over the step {bound:.2f}"
+    unreached = max(r["sharpness"]) < 0.95 * bound
+    return sentence + (
+        ", which is not reached in these iterations." if unreached else "."
+    ), ax
 
 
 explore(
@@ -288,7 +294,7 @@ explore(
 # %% [markdown]
 # ```{glue:figure} fig_explore_edge
 # :name: fig-explore-edge
-# Sharpness along 400 steps of gradient descent on 60 digits, for any step size.
+# Sharpness along 400 steps of gradient descent on 60 digits, for some step sizes (in Jupyter, more of them).
 # ```
 #
 # **Reading.** For a small step the dashed line is out of reach in 400 steps. For larger ones the sharpness climbs to the line, or starts above and falls
@@ -311,8 +317,9 @@ explore(
 # G = \frac1N \sum_n \sum_c p_{nc}\, g_{nc} g_{nc}^\top .
 # $$
 #
-# So it can be split as in an analysis of variance. All $g_{nc}$ with examples of true class $c'$ form one **cell** $(c', c)$. With the weighted means of
-# the cells $c \ne c'$, and their mean for each class $c'$,
+# So it can be split as in an analysis of variance. All $g_{nc}$ with examples of true class $c'$ form one **cell** $(c', c)$. For each class $c'$ take
+# the weighted mean of each cell with $c \ne c'$, one for each *pair*, and the mean of these $C - 1$ means, one for the *class*. The class means make
+# $G_{\text{class}}$, what the pair means differ from them by makes $G_{\text{pair}}$, and what the gradients differ from their cell's mean by $G_{\text{within}}$:
 #
 # $$
 # G = \underbrace{G_{\text{class}}}_{\text{rank} \,\le\, C} + \underbrace{G_{\text{pair}}}_{\text{rank} \,\le\, C(C-2)} +
@@ -484,13 +491,13 @@ figures.number(**values)
 # ```
 #
 # **Reading.** On clusters the classes carry {glue:text}`clusters_class` of the trace of $G$, the pairs {glue:text}`clusters_pair`, and what is left within cells
-# {glue:text}`clusters_within`. The first $C = 5$ eigenvalues of $G$ are those of $G_{\text{class}}$ to a factor of {glue:text}`clusters_match` on average, then comes a
-# step by a factor {glue:text}`clusters_step`. In all {glue:text}`clusters_above` eigenvalues of $G$ lie above every eigenvalue of the part
+# {glue:text}`clusters_within`. The first $C = 5$ eigenvalues of $G_{\text{class}}$ are {glue:text}`clusters_match` times those of $G$ on average; after them comes a
+# step in $G$ by a factor {glue:text}`clusters_step`. In all {glue:text}`clusters_above` eigenvalues of $G$ lie above every eigenvalue of the part
 # within cells, where $C(C-1) = 20$ is the most that class and pair could give. This is why 'exactly $k$' is right for the first
 # group, and why counts with a lower threshold find more.
 #
 # On digits the picture is less clean: {glue:text}`digits_class`, {glue:text}`digits_pair` and {glue:text}`digits_within` of the trace, and
-# {glue:text}`digits_above` eigenvalues above all of those within, of the 10 that would be one for each class. There is hardly a step at rank
+# {glue:text}`digits_above` eigenvalues of $G$ above all of those of the part within cells; one for each class would be 10. There is hardly a step at rank
 # $C$ (a factor {glue:text}`digits_step`), since the pairs weigh as much as the classes and the examples of a digit differ from each other.
 
 # %% [markdown]
@@ -610,7 +617,8 @@ figures.number(
 # \mathbb{E}\,\|g_B\|^2 = \|\bar g\|^2 + \frac{N - B}{B\,(N - 1)} \Big(\frac1N \sum_n \|g_n\|^2 - \|\bar g\|^2\Big) ,
 # $$
 #
-# so a small batch takes longer steps, the more so the closer $\bar g$ is to zero. A network on 1,000 digits, batches as in the paper:
+# so a small batch takes longer steps, the more so the closer $\bar g$ is to zero. A network is trained on 1,000 digits by gradient descent; how long
+# would a step be at three moments of this one run if it were taken with the batches of the paper?
 
 
 # %%
@@ -667,8 +675,9 @@ figures.number(
 
 # %% [markdown]
 # **Reading.** At the random start the steps of the two batches differ by a factor {glue:text}`norms_first`, at the end by {glue:text}`norms_last`
-# (means over stored seeds). So in the same number of iterations the small batch goes a longer way: what distinguishes it may
-# be that, and not only the place where it ends.
+# (means over stored seeds). So from the same point the small batch takes the longer step. How far it gets in the same number of iterations is not
+# measured here, since steps of noise cancel in part; but two batches compared at the same step size differ in this too, and not only in the place where
+# they end.
 
 # %% [markdown]
 # ## Checks

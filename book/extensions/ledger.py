@@ -76,7 +76,7 @@ def row(claim: dict, here: str, pages: set[str]) -> str:
         where = f'<a href="{relative(here, made[0])}#{made[1]}">{where}</a>'
     why = f'<a href="#why-{claim["id"]}">why</a>' if claim["why"] else ""
     section = ("Section " if claim["section"][0].isdigit() else "") + claim["section"]
-    seeds = f"{claim['seeds']} seeds, scale {claim['scale']}" if claim["seeds"] else ""
+    seeds = f"{claim['seeds']} seed{'s' * (claim['seeds'] > 1)}, scale {claim['scale']}" if claim["seeds"] else ""
     if claim["date"]:
         asked += f"<p>Computed {claim['date']} on {escape(claim['device'])}, by "
         asked += f"<code>{escape(claim['source'].get('function', ''))}</code>.</p>"
@@ -145,7 +145,8 @@ def add_verdicts(app, doctree) -> None:
         asked = "; ".join(f"{c['quantity']}: {c['measured']}, asked {c['demand']}" for c in telling)
         line += nodes.Text(f" ({asked})")
         found += nodes.list_item("", line)
-    text = "Computed from the stored results; a verdict links to its row in the ledger, which says how and why."
+    text = "Computed from the stored results, as mean and standard deviation over runs; where something is asked "
+    text += "'on average' the mean alone is judged. A verdict links to its row in the ledger, which says how and why."
     section = nodes.section("", nodes.title("", "Verdicts"), nodes.paragraph("", text), found, ids=["verdicts"])
     limits.parent.insert(limits.parent.index(limits), section)
 

@@ -22,7 +22,7 @@ def pattern(entries: list[str]) -> re.Pattern:
     def forms(entry: str) -> str:
         endings = {"y": "(?:y|ies)", "um": "(?:um|a)"}
         ending = next((e for e in endings if entry.endswith(e)), "")
-        stem = re.escape(entry.removesuffix(ending)).replace("'", "['’]")
+        stem = re.escape(entry.removesuffix(ending)).replace("'", "['’]").replace(r"\ ", r"\s+")
         return stem + endings.get(ending, "(?:s|es)?")
 
     return re.compile(rf"(?<![\w-])(?:{'|'.join(f'({forms(e)})' for e in entries)})(?![\w-])", re.I)
