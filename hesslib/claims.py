@@ -123,12 +123,10 @@ def written(record: dict[str, float], form: str = ".3g") -> str:
     """A measurement as text: the mean, and the standard deviation where there are several values."""
     if record["count"] < 2 or record["std"] == 0:
         return format(record["mean"], form)
-    if not form.endswith("f"):  # two digits of the deviation, and the mean to the same place
+    if not form.endswith("f") or float(format(record["std"], form).replace(",", "")) == 0:
+        # two digits of the deviation, and the mean to the same place
         form = f",.{max(0, 1 - math.floor(math.log10(record['std'])))}f"
-    mean, std = (format(record[key], form) for key in ("mean", "std"))
-    if float(std.replace(",", "")) == 0:
-        std = f"below {10.0 ** -int(form.strip(',.f')):g}"
-    return f"{mean} ± {std}"
+    return " ± ".join(format(record[key], form) for key in ("mean", "std"))
 
 
 def spanned(record: dict[str, float]) -> str:

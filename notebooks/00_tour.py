@@ -129,7 +129,7 @@ def moment(iteration, hidden=p.hidden, seed=p.seed):
     over.axvline(when[at], color=figures.COLORS["theory"], ls=":")
     few = int((values > 0.1 * values[-1]).sum())
     sentence = f"Iteration {iteration:,}, loss {losses[at]:.3f}: the lowest of {len(values):,} eigenvalues is "
-    sentence += f"{values[0]:.1e}, the largest {values[-1]:.2f}; {few} are above a tenth of the largest."
+    sentence += f"{values[0]:.2g}, the largest {values[-1]:.2f}; {few} are above a tenth of the largest."
     return sentence, ranked, over
 
 

@@ -189,7 +189,7 @@ figures.number(
 # ```
 #
 # **Reading.** On the linear axis ({numref}`fig-spectrum`) the spectrum is a flat line with a wall at its
-# right end: at the start {glue:text}`bulk_start:.1f` %, and at the end {glue:text}`bulk_end:.1f` %, of all
+# right end, and at the start a second one downwards, at its left end. At the start {glue:text}`bulk_start:.1f` %, and at the end {glue:text}`bulk_end:.1f` %, of all
 # eigenvalues are smaller in magnitude than a thousandth of the largest. The others number
 # {glue:text}`above_start` at the start and {glue:text}`above_end` at the end. Training moves the wall: the
 # largest eigenvalue goes from {glue:text}`top_start:.3f` to {glue:text}`top_end:.3f`.
@@ -274,8 +274,8 @@ figures.number(
 # ### Moment by moment
 #
 # The same spectra once more, one at a time. The left panel shows every eigenvalue by rank, the right one how many there
-# are of each size. What counts as an outlier is yours to say: all that reach the chosen share of the largest
-# are counted, and the dotted line on the left marks where they begin.
+# are of each size. What counts as an outlier is yours to say: all whose magnitude reaches the chosen share of the largest
+# are counted, and the dotted lines on the left mark where they begin, above and below zero.
 
 # %% tags=["remove-output", "hide-input"]
 ends = min(s.eigenvalues[0] for s in spectra), top.max()
@@ -291,10 +291,9 @@ def at_moment(iteration, share):
     curve = figures.thin(rank, figures.signed_log(values, floor), 150)
     ranked.plot(*curve, color=figures.COLORS["H"])
     ranked.set_ylim(figures.signed_log(1.5 * np.array(ends), floor))
-    ranked.axhline(
-        figures.signed_log(share * largest, floor),
-        color=figures.COLORS["theory"], ls=":", lw=1,
-    )  # fmt: skip
+    for limit in (-share * largest, share * largest):
+        at = figures.signed_log(limit, floor)
+        ranked.axhline(at, color=figures.COLORS["theory"], ls=":", lw=1)
     figures.signed_log_axis(ranked, floor, *ends)
     figures.thousands(ranked)
     sizes = figures.panel(
@@ -307,7 +306,7 @@ def at_moment(iteration, share):
         np.histogram(values / largest, edges)[0], edges, color=figures.COLORS["H"]
     )
     sizes.set(xlim=edges[[0, -1]], ylim=(0.5, 2 * len(values)))
-    sentence = f"Iteration {iteration:,}: the largest eigenvalue is {largest:.3f}, the lowest {values[0]:.1e}; "
+    sentence = f"Iteration {iteration:,}: the largest eigenvalue is {largest:.3f}, the lowest {values[0]:.2g}; "
     sentence += (
         f"{count:,} of {len(values):,} reach {share:g} of the largest in magnitude."
     )
@@ -330,7 +329,8 @@ explore(
 # %% [markdown]
 # ```{glue:figure} fig_explore_moment
 # :name: fig-explore-moment
-# The spectrum at a moment of training, and the number of eigenvalues at or above a share of the largest. Move the sliders with
+# The spectrum at a moment of training, and the number of eigenvalues whose magnitude is at least a share of the largest. The axis
+# on the left is linear within $\pm 10^{-6}$. Move the sliders with
 # the mouse or the arrow keys; in Jupyter the counts are made anew for more shares.
 # ```
 #
@@ -423,9 +423,7 @@ near = (
 far = "The bulk does not hold at the threshold of a thousandth in every run."
 rest = f" A handful of outliers holds for the largest: a median of {few} lie above a tenth of the largest at the end; "
 rest += "between bulk and outliers there is a tail of a few hundred, not a gap. "
-rest += (
-    f"It does not hold at the start, where {first} do and the curve has no step."
-)
+rest += f"It does not hold at the start, where {first} do (in the median, positive ones alone) and the curve has no step."
 figures.number(verdict=(near if holds else far) + rest if runs else "not run")
 figures.number(
     seeds_start=spread(bulk[:, 0] if runs else blank),
@@ -504,8 +502,8 @@ print(
 #   hidden layers and about 5,000 parameters. With 784 inputs that leaves room for few units in the first
 #   layer; 6 and 12 is our choice.
 # * 'Near zero' needs a threshold. We use a thousandth of the largest eigenvalue and show three others.
-# * An eigenvalue printed as 0 is one below rounding error, about $10^{-16}$ of the largest; it is
-#   exactly zero only where a row of the matrix is.
+# * Computed eigenvalues have errors of about $10^{-16}$ of the largest. One that is zero in theory comes out at that size, and as exactly zero only where
+#   a row of the matrix is zero.
 #
 # ## Try it
 #
@@ -515,7 +513,7 @@ print(
 # the number of eigenvalues below $10^{-12}$ in magnitude, then run it.
 #
 # :::{dropdown} Answer
-# It falls from thousands to fewer than one in twenty of the parameters, of which there are now 820 (`M` in the output above). On digits, the exact zeros come mainly from pixels that are
+# It falls from more than a thousand to fewer than one in twenty of the parameters, of which there are now 820 (`M` in the output of your run). On digits, the exact zeros come mainly from pixels that are
 # black in all examples; the small but non-zero bulk is what the paper's argument is about.
 # :::
 # ::::

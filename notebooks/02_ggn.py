@@ -17,7 +17,7 @@
 # :::{admonition} The paper's claims
 # :class: important
 # The Hessian is the sum of a covariance of gradients and a term that can be ignored as training progresses. With more
-# parameters than examples the first term is degenerate: it has at least $M - N$ eigenvalues at zero. The second term
+# parameters, $M$, than examples, $N$, the first term is degenerate: it has at least $M - N$ eigenvalues at zero. The second term
 # alone can make eigenvalues negative, and they are small {cite:p}`sagun2017` (Section 2.2, Equations 2 to 5, and Section 3.4).
 # :::
 #
@@ -94,7 +94,8 @@ from hesslib.notebook.store import Store, made_here
 # %% [markdown]
 # ## Train, and take the terms apart along the way
 #
-# The network is that of {ref}`spectrum`, on fewer digits here, on 1,000 in the stored runs.
+# The network is that of {ref}`spectrum`, on fewer digits here, on 1,000 in the stored runs. Printed are spectral norms; `G` and `R` are those of the logits,
+# `G_p` and `R_p` those of the probability.
 
 
 # %%
@@ -184,11 +185,11 @@ figures.number(
 # %% [markdown]
 # ```{glue:figure} fig_three
 # :name: fig-three
-# Eigenvalues of $H$ and of its two terms (logits), in ascending order, at three moments of training.
+# Eigenvalues of $H$ and of its two terms (logits), in ascending order, at three moments of training. The axis is linear within $\pm 10^{-7}$.
 # ```
 #
 # **Reading.** At the start neither term is small: $R$ has {glue:text}`ratio_start:.2f` times the norm of $G$, and $H$
-# takes after both. At the end the ratio is {glue:text}`ratio_end:.3f`. On the right the leading eigenvalues of $H$ then follow those of $G$; on the left it
+# takes after both. At the end the ratio is {glue:text}`ratio_end:.3f`. At the right end of the last panel the leading eigenvalues of $H$ follow those of $G$; at its left end $H$
 # cannot, since $G$ has no negative eigenvalues, and follows $R$: {glue:text}`negatives_h` eigenvalues of $H$ lie below
 # $-10^{-10}$, and {glue:text}`negatives_r` of $R$. The lowest is {glue:text}`lowest:.1e`, against {glue:text}`largest:.2f` for
 # the largest. For *large* eigenvalues the second term can be ignored at the end; for the *sign* of the small ones it
@@ -249,7 +250,7 @@ def split(iteration, reading, seed=p.seed, width=6):
     norms = {k: size(v) for k, v in found.items()}
     sentence = f"Iteration {iteration:,}, {reading}: the norm of R is {norms['R'] / norms['G']:.2g} times that of G; "
     low = found["H"][0]
-    sentence += f"the lowest eigenvalue of H is {low:.1e}, the largest {found['H'][-1]:.2f}."
+    sentence += f"the lowest eigenvalue of H is {low:.2g}, the largest {found['H'][-1]:.2f}."
     return sentence, ax
 
 
@@ -265,7 +266,7 @@ explore(
 # %% [markdown]
 # ```{glue:figure} fig_explore_terms
 # :name: fig-explore-terms
-# $H = G + R$ along training, for a network of a few hundred parameters and 50 examples, in either reading.
+# $H = G + R$ along training, for a network of a few hundred parameters and 50 examples, in either reading. The axis is linear within $\pm 10^{-6}$.
 # ```
 #
 # **Reading.** With the logits the spectrum of $R$ draws in as the examples are fitted, and $H$ settles on $G$. Switch to the probability:
@@ -274,7 +275,7 @@ explore(
 # %% [markdown]
 # ## How many zeros
 #
-# What a rank bound promises, and what there is. An eigenvalue counts as zero below $10^{-12}$ of the largest. The same
+# What a rank bound promises, and what there is. An eigenvalue counts as zero if its magnitude is below $10^{-12}$ of the largest. The same
 # count is made for a network with fewer parameters than examples: digits shrunk to 7 by 7 pixels, eight hidden units.
 
 
@@ -518,11 +519,12 @@ figures.number(
 # conclusion of the paper holds.
 #
 # Its argument is another matter. The mean of $d_n$ does become small: its norm falls from {glue:text}`mean_start:.3f` to {glue:text}`mean_end:.1e`. But so
-# does each $d_n$: their mean norm falls from {glue:text}`misfit_start:.2f` to {glue:text}`misfit_end:.4f`. What cancels in the mean is the same
-# at both ends: it is {glue:text}`cancel_start:.0f` % of the mean norm at the start and {glue:text}`cancel_end:.0f` % at the end. Nor does
+# does each $d_n$: their mean norm falls from {glue:text}`misfit_start:.2f` to {glue:text}`misfit_end:.4f`. What the mean leaves uncancelled is much the same
+# at both ends: {glue:text}`cancel_start:.0f` % of the mean norm at the start, {glue:text}`cancel_end:.0f` % at the end. The cancelling does not get better
+# with training. Nor does
 # the product of the means, as the paper has it, vanish before $R$ does: it has
 # {glue:text}`rest_start:.0f` % of the Frobenius norm of $R$ at the start and {glue:text}`rest:.0f` % at the end (over seeds see the table below).
-# So it is not that positive and negative terms come to cancel; all terms fade, since the examples are fitted one by one.
+# So what fades is each term, not only their sum, since the examples are fitted one by one.
 #
 # In the probability reading the second term does not become small at all, it takes over: $\|R\|/\|G\|$ is {glue:text}`ratio_p_end:.0f` at the end,
 # against {glue:text}`ratio_end:.3f` with the logits. For a fitted example $p_y \approx 1$, so $\ell' = -1/p_y \approx -1$ stays, and so does the
@@ -624,7 +626,7 @@ measured = [
 ]
 measured += [
     "overlap of the 10 leading eigenvectors",
-    "R without correlation, share of R",
+    "R without correlation, in units of the norm of R",
 ]
 measured += [
     "zeros of G (probability)",

@@ -268,6 +268,10 @@ figures.show(
 # seeds and widths; in per cent of $M$ {glue:text}`negative_shares`. That is no coincidence of curves, it is a
 # formula: at most $C - 1 = 9$ for each hidden unit, {glue:text}`nine`, and {glue:text}`reached` of {glue:text}`all_runs` runs reach it; the
 # others miss it by {glue:text}`missed` at most.
+#
+# So the curves end at the same place. Are they one curve? In units of the lowest eigenvalue the widths differ by a factor of {glue:text}`shape_half:.1f` half-way
+# along the ranks and of {glue:text}`shape_far:.1f` at nine tenths of them (greatest over smallest of each seed, mean over seeds); from
+# {glue:text}`second_width` units on by {glue:text}`wide_half:.1f` and {glue:text}`wide_far:.1f`. The narrowest network falls below the others.
 
 # %% tags=["remove-cell"]
 below = lambda r: int((r["eigenvalues"] < -1e-12).sum())
@@ -279,6 +283,22 @@ for g in shown.values():
         if found
         else []
     )
+
+
+def shape_spread(at, widths):
+    """How far the curves of some widths are apart at a share of their ranks: a mean over seeds."""
+    if len(runs) < len(grid) or len(widths) < 2:
+        return np.nan
+    found = []
+    for seed in range(p.seeds):
+        values = [
+            runs.where(seed=seed, width=w).results[0]["eigenvalues"] for w in widths
+        ]
+        scaled = [np.quantile(v[v < -1e-12] / v[0], 1 - at) for v in values]
+        found.append(max(scaled) / min(scaled))
+    return np.mean(found)
+
+
 gaps = [9 * w - below(r) for w, g in shown.items() for r in g.results]
 figures.number(
     negatives=", ".join(spans) or "not run",
@@ -288,6 +308,11 @@ figures.number(
     nine=listed([9 * w for w in asked_widths], "d"),
     reached=sum(missing == 0 for missing in gaps),
     missed=max(gaps, default=0),
+    shape_half=shape_spread(0.5, asked_widths),
+    shape_far=shape_spread(0.9, asked_widths),
+    wide_half=shape_spread(0.5, asked_widths[1:]),
+    wide_far=shape_spread(0.9, asked_widths[1:]),
+    second_width=asked_widths[min(1, len(asked_widths) - 1)],
     all_runs=len(gaps),
 )
 
@@ -423,7 +448,7 @@ for color, (name, test) in zip(
     source = per_width(test) if runs else np.array([test(r) for r in here.values()])
     m = sizes if runs else [r["parameters"] for r in here.values()]
     bulk.plot(m, source, "o-", color=color, label=name)
-bulk.set_ylim(1, 3e6)
+bulk.set_ylim(1, 3e7)
 bulk.legend(loc="upper left")
 figures.show(
     "fig_bound",
@@ -458,7 +483,8 @@ figures.number(
 # %% [markdown]
 # ```{glue:figure} fig_bound
 # :name: fig-bound
-# Left: negative eigenvalues of $R$ and $H$ in {glue:text}`networks` small networks against the bound $(C-1)h$. Right: how the
+# Left: negative eigenvalues of $R$ and $H$ in {glue:text}`networks` small networks against the bound $(C-1)h$ (points are shifted sideways by up to half a
+# unit so that they can be told apart). Right: how the
 # parts of the spectrum grow with $M$, at the paper's size.
 # ```
 #
@@ -520,7 +546,7 @@ def turned(width, seed=p.seed):
         color=figures.COLORS["H"],
     )
     negative.axvline(
-        9 * width * share, color=figures.COLORS["theory"], ls=":", lw=1
+        9 * width * share, color=figures.COLORS["theory"], ls=":", lw=1.5
     )
     zeros = int((np.abs(values) <= 1e-12 * values[-1]).sum())
     sentence = f"{width} hidden units, M = {len(values):,}: the largest eigenvalue is {values[-1]:.2f}, "

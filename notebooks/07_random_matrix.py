@@ -19,7 +19,7 @@
 # Where the gradients of the examples are $g = Tx$, a fixed matrix times independent entries, the spectrum of the first term $G$ is that of
 # a sample covariance matrix: zeros, a bulk with the shape of the Marchenko-Pastur law, and an outlier for each eigenvalue of the population
 # covariance that is large enough to leave the bulk (Theorems 1 and 2). Logistic regression on one blob has no outlier, on two blobs it has a
-# large one: 454.4, 819.5 and 92.7 at $\alpha = 1, 2, 0.02$ (Examples 1 and 2, Figure 10) {cite:p}`sagun2017` (Appendix B).
+# large one: 454.4, 819.5 and 92.7 at a ratio $\alpha = M/N$ of parameters to examples of 1, 2 and 0.02 (Examples 1 and 2, Figure 10) {cite:p}`sagun2017` (Appendix B).
 # :::
 #
 # ```{margin} Notation
@@ -279,9 +279,12 @@ def transition(alpha, ell, N, seed):
     spectrum.axvline(spike_location(ell, alpha), color=figures.COLORS["H"], ls=":")
     ells = np.linspace(1, max(1.2 * ell, 1 + 3 * alpha**0.5), 15)
     top = [top_pair(l, alpha, N, seed) for l in ells]
-    path = figures.panel(f"alpha = {alpha:g}, ell = {ell:g}", "ell", "")
-    path.plot(ells, [t for t, _ in top], "o", label="largest eigenvalue")
-    path.plot(ells, spike_location(ells, alpha), color=figures.COLORS["theory"])
+    path = figures.panel(
+        f"alpha = {alpha:g}, ell = {ell:g}", "ell", "largest eigenvalue"
+    )
+    theory = {"color": figures.COLORS["theory"], "label": "theory"}
+    path.plot(ells, [t for t, _ in top], "o", label="sample")
+    path.plot(ells, spike_location(ells, alpha), **theory)
     path.axvline(ell, color=figures.COLORS["H"], ls=":")
     path.legend()
     return [spectrum, path]
@@ -425,7 +428,7 @@ spike_panel = figures.panel(
     "spike at 1 + 2 sqrt(alpha)", "(largest - psi) / deviation", "density"
 )
 rates = figures.panel(
-    "distance from the limit", "N", "", xscale="log", yscale="log"
+    "distance from the limit", "N", "root mean square", xscale="log", yscale="log"
 )
 if first:
     x = np.linspace(-5, 4, 200)
@@ -877,8 +880,10 @@ figures.number(
 # * Two equal blobs, centred: $s = 0$, and there is **one** spike, $1 + \|\Delta\|^2/4$, from the distance of the centres alone. The Hessian's outlier is
 #
 # $$
-# \lambda \;=\; \bar c\; \psi\Big(1 + \frac{\|\Delta\|^2}{4}\Big) \;\approx\; \bar c \Big(1 + \alpha + \frac{\|\Delta\|^2}{4}\Big),
-# \qquad \bar c \approx \frac14 .
+# \begin{aligned}
+# \lambda &= \bar c\; \psi\Big(1 + \frac{\|\Delta\|^2}{4}\Big) \\
+# &\approx \bar c\, \Big(1 + \alpha + \frac{\|\Delta\|^2}{4}\Big), \quad \bar c \approx \frac14 .
+# \end{aligned}
 # $$ (eq-blobs)
 #
 # With centres uniform in $[-10, 10]^d$, scikit-learn's default, $\mathbb{E}\|\Delta\|^2 = \frac{200}{3} d$, so that $\lambda$ is about $\frac{25}{6}d$, with a relative
@@ -1063,7 +1068,7 @@ figures.number(weighted=apart, constant=distance(values, constant), spread=sprea
 # ### Softmax
 #
 # With $C$ classes and a softmax the outputs are $C$ linear functions of $x$, $M = Cd$, and $H = \frac1N \sum_n A_n \otimes x_n x_n^\top$. When all weights are equal, so are all
-# probabilities, $A_n = \frac1C (I - \frac1C 11^\top)$ for every example, and the Hessian is a Kronecker product: each eigenvalue of $\frac1{CN}\sum_n x_n x_n^\top$ appears $C - 1$ times,
+# probabilities, $A_n = \frac1C (I - \frac1C \mathbf{1}\mathbf{1}^\top)$ for every example, and the Hessian is a Kronecker product: each eigenvalue of $\frac1{CN}\sum_n x_n x_n^\top$ appears $C - 1$ times,
 # beside $d$ zeros. Centred data of $C$ blobs has $C - 1$ spikes, so there are $(C-1)^2$ outliers.
 
 
@@ -1388,8 +1393,11 @@ for kind, runs in kinds.items():
                 spread(runs.values("negative")[:, i], ".1f"),
             ]
         )
-head = ["network", "C - 1", "outliers of G by the largest ratio"]
-head += ["eigenvalue C - 1 over eigenvalue C", "share left without class means"]
+head = ["network", "C\u00a0-\u00a01", "outliers of G by the largest ratio"]
+head += [
+    "eigenvalue C\u00a0-\u00a01 over eigenvalue C",
+    "share left without class means",
+]
 head += ["G over Sigma, C - 1 largest", "overlap of their eigenvectors"]
 head += ["eigenvalues of H below zero"]
 figures.table(head, rows or [["not run"] + [""] * 7])

@@ -188,6 +188,15 @@ def join_punctuation(app, doctree) -> None:
         parent[at] = joined
 
 
+def hold_together(app, doctree, docname) -> None:
+    """Keep a number on one line with the sign and the number, or the per cent, that follow it."""
+    for text in list(doctree.findall(nodes.Text)):
+        if not isinstance(text.parent, (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)):
+            held = re.sub(r" (%|[±=] (?=[-\d]))", lambda m: "\u00a0" + m[1].replace(" ", "\u00a0"), text)
+            if held != text:
+                text.parent.replace(text, nodes.Text(held))
+
+
 def mend_page(app, pagename, templatename, context, doctree) -> None:
     """What accessibility asks of docutils' HTML: tables that scroll take the focus, a list has items."""
     body = context.get("body", "")
@@ -225,7 +234,7 @@ class ParameterTables(SphinxDirective):
                     f"`{q['name']}`",
                     f"`{q['type']}`",
                     f"`{json.dumps(q['default'])}`",
-                    str(q["range"]),
+                    str(q["range"]).replace("e-", "e\u2011"),
                     q["help"],
                     *map(str, q["values"].values()),
                 ]
@@ -248,8 +257,8 @@ class NotebookTable(SphinxDirective):
             rows.append(
                 [
                     path.stem,
-                    made["date"],
-                    f"{made['seconds']} s",
+                    made["date"].replace("-", "\u2011"),
+                    f"{made['seconds']}\u00a0s",
                     made["device"],
                     versions,
                     f"{made['source']} / {made['code']}",
@@ -271,7 +280,8 @@ class ResultsTable(SphinxDirective):
         for name, runs in groups.items():
             join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs}))
             seconds = sum(r["seconds"] for r in runs)
-            rows.append([name, str(len(runs)), f"{seconds:.0f} s", join("date"), join("device"), join("code")])
+            dates = join("date").replace("-", "\u2011")
+            rows.append([name, str(len(runs)), f"{seconds:.0f}\u00a0s", dates, join("device"), join("code")])
         if not rows:
             return [nodes.paragraph("", "No stored results yet.")]
         return [table(["experiment", "runs", "time", "date", "device", "hesslib"], rows)]
@@ -408,6 +418,7 @@ def setup(app):
     app.connect("doctree-read", complete_figures)
     app.connect("doctree-read", add_cost)
     app.connect("doctree-read", join_punctuation)
+    app.connect("doctree-resolved", hold_together)
     app.connect("html-page-context", mend_page)
     app.connect("build-finished", write_numbers)
     app.add_directive("chapter-claims", ChapterClaims)

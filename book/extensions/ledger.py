@@ -145,8 +145,11 @@ def add_verdicts(app, doctree) -> None:
         asked = "; ".join(f"{c['quantity']}: {c['measured']}, asked {c['demand']}" for c in telling)
         line += nodes.Text(f" ({asked})")
         found += nodes.list_item("", line)
-    text = "Computed from the stored results, as mean and standard deviation over runs; where something is asked "
-    text += "'on average' the mean alone is judged. A verdict links to its row in the ledger, which says how and why."
+    text = (
+        "Computed from the stored results, as mean and standard deviation over runs; where something is asked "
+        "‘on average’ the mean alone is judged. Of a claim that holds in part or not, only what fails is shown. "
+        "A verdict links to its row in the ledger, which says how and why."
+    )
     section = nodes.section("", nodes.title("", "Verdicts"), nodes.paragraph("", text), found, ids=["verdicts"])
     limits.parent.insert(limits.parent.index(limits), section)
 

@@ -154,4 +154,12 @@ def test_each_verdict_of_a_chapter_says_what_was_asked(html):
         section = page.split('<section id="verdicts">')[1].split("</section>")[0]
         lines = re.findall(r"<li>(.*?)</li>", section, re.S)
         assert len(lines) == sum(c["chapter"] == chapter for c in claims)
-        assert all(re.search(r": .+, asked (at|\d|-|within)", line, re.S) for line in lines), chapter
+        assert all(re.search(r": .+, asked (at|exactly|\d|-)", line, re.S) for line in lines), chapter
+
+
+def test_numbers_are_not_parted_from_their_signs(html):
+    for page in (html / "notebooks").glob("*.html"):
+        article = page.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+        prose = re.sub(r"<(pre|code|script|table|svg)\b.*?</\1>", "", article, flags=re.S)
+        for paragraph in re.findall(r"<p>(.*?)</p>", prose, re.S):
+            assert not re.search(r"\d( %| ± )", re.sub(r"<[^>]*>", "", paragraph)), (page.name, paragraph[:200])

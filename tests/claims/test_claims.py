@@ -137,3 +137,22 @@ def test_command_prints_and_fails_on_a_change(capsys, monkeypatch, tmp_path, now
     assert set(wanted.split(", ")) <= set(json.loads(out)[0])
     assert "changed: claims.bulk-start.verdict: shown 'does not hold', now 'holds'" in err
     assert cli.main(["claims", "--acknowledge"]) == 0 and claims.differences(now, claims.acknowledged()) == []
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "count", "form", "text"),
+    [
+        (4.632e-3, 4.8e-3, 5, ".3g", "0.0046 ± 0.0048"),
+        (0.23, 0.004, 5, ".2f", "0.2300 ± 0.0040"),
+        (1234.5, 56.7, 5, ".3g", "1,234 ± 57"),
+        (9.72, 0.0, 5, ".1f", "9.7"),
+        (9.72, 0.4, 1, ".1f", "9.7"),
+    ],
+)
+def test_a_measurement_shows_two_digits_of_its_deviation(mean, std, count, form, text):
+    assert claims.written({"mean": mean, "std": std, "count": count}, form) == text
+
+
+def test_a_count_is_shown_with_its_range():
+    assert claims.spanned({"low": 2, "median": 3, "high": 51}) == "3 [2, 51]"
+    assert claims.spanned({"low": 3, "median": 3, "high": 3}) == "3"
