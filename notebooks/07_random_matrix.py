@@ -266,7 +266,7 @@ for j, l in enumerate(here["ells"]):
 # moves while $\ell$ passes through the transition with everything else held fixed.
 
 
-# %%
+# %% tags=["hide-input"]
 def transition(alpha, ell, N, seed):
     """One sample beside theory, as two panels: its spectrum, and its path over ell."""
     law, size = MarchenkoPastur(alpha), max(2, round(alpha * N))
