@@ -676,7 +676,7 @@ figures.number(
 
 # %% tags=["nbval-check-output", "hide-input"]
 risk, history, _ = trained(classes=p.classes[0], **setting)
-s = spectrum(risk.hessian())
+s = spectrum(risk.hessian(), progress=False)
 worst_certificate = max(s.certificates.values())
 print(
     "certificates below 1e-10:",
