@@ -35,16 +35,16 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
 
 bench: .venv/peers.stamp
-	$(BIN)/python -m hesslib bench
+	$(BIN)/python -m tests.benchmarks.peers
 
 cost: .venv/book.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m hesslib cost
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.scaling
 
 soak: .venv/test.stamp
-	HESSLIB_KILLS=1000 HESSLIB_CELLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/robust
+	HESSLIB_KILLS=1000 HESSLIB_CELLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/kit
 
 guards: .venv/test.stamp
-	$(BIN)/python -m tests.robust.guards
+	$(BIN)/python -m tests.kit.guards
 
 clean:
 	rm -rf _build .venv

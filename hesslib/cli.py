@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from .files import StorageError
-from .notebook.parameters import SCALES, ParameterError
+from ._files import StorageError
+from .book.parameters import SCALES, ParameterError
 
 SWEEP = """\
 Run a notebook for every combination of values, and collect the numbers it finds in table.csv.
@@ -43,11 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=PARAMETER)
         command.add_argument("--jobs", type=jobs, default=1, help=f"{what} executed at a time")
         command.add_argument("-o", "--output", type=Path, help="folder for the results")
-    bench = commands.add_parser("bench", help="compare with other libraries", description="Run the benchmark.")
-    bench.add_argument("--rounds", type=int, default=3, help="measurements of each contender (default 3)")
-    commands.add_parser(
-        "cost", help="measure time and memory against size", description="Renew book/method_costs.json."
-    )
     ledger = commands.add_parser("claims", help="the paper's claims and their verdicts", description="The ledger.")
     ledger.add_argument("--json", action="store_true", help="print everything, for programs")
     ledger.add_argument("--acknowledge", action="store_true", help="make these the verdicts that the book shows")
@@ -55,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("results", nargs="*", metavar="NAME[/KEY]", help="stored results; all if none is given")
     check.add_argument("--tolerance", type=float, default=1e-6, help="relative deviation allowed (default 1e-6)")
     options = parser.parse_args(arguments)
-    commands = (run_command, sweep_command, bench_command, cost_command, claims_command, audit_command)
+    commands = (run_command, sweep_command, claims_command, audit_command)
     call = {function.__name__.removesuffix("_command"): function for function in commands}
     try:
         return call[options.command](options)
@@ -66,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parameters_of(options: argparse.Namespace) -> dict:
     """The parameters set by -p and --scale."""
-    from .sweep import value
+    from .book.sweep import value
 
     parameters = {}
     for text in options.parameter:
@@ -81,7 +76,7 @@ def parameters_of(options: argparse.Namespace) -> dict:
 
 def sweep_command(options: argparse.Namespace) -> int:
     """``hesslib sweep``."""
-    from . import sweep
+    from .book import sweep
 
     grid, fixed = sweep.grid_of(options.grid), parameters_of(options)
     where = {"folder": options.output, "jobs": options.jobs, "scheduler": options.scheduler}
@@ -95,7 +90,7 @@ def sweep_command(options: argparse.Namespace) -> int:
 
 def run_command(options: argparse.Namespace) -> int:
     """``hesslib run``."""
-    from . import runner
+    from .book import runner
 
     parameters = parameters_of(options)
     outcomes = runner.run(options.notebooks, parameters, output=options.output, jobs=options.jobs)
@@ -105,27 +100,11 @@ def run_command(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def cost_command(options: argparse.Namespace) -> int:
-    """``hesslib cost``."""
-    from . import cost
-
-    cost.run()
-    return 0
-
-
-def bench_command(options: argparse.Namespace) -> int:
-    """``hesslib bench``."""
-    from . import benchmark
-
-    benchmark.run(options.rounds)
-    return 0
-
-
 def claims_command(options: argparse.Namespace) -> int:
     """``hesslib claims``; status 1 if a verdict or number is not the one that the book shows."""
     import json
 
-    from . import claims
+    from .book import claims
 
     now = claims.report()
     if options.acknowledge:
@@ -139,7 +118,7 @@ def claims_command(options: argparse.Namespace) -> int:
 
 def audit_command(options: argparse.Namespace) -> int:
     """``hesslib audit``; status 1 if a stored result is not what its function gives now."""
-    from . import audit
+    from .book import audit
 
     bad = 0
     for label in audit.entries(options.results):

@@ -59,7 +59,7 @@ iterations: int = 0  # steps of gradient descent; 0: by scale
 seed: int = 0  # of the digits and of the random start
 
 # %%
-from hesslib.notebook.parameters import integer, resolve
+from hesslib.book.parameters import integer, resolve
 
 p = resolve(
     globals(),
@@ -74,12 +74,12 @@ from functools import cache
 
 import numpy as np
 from hesslib import EmpiricalRisk, spectrum
+from hesslib.book import figures
+from hesslib.book.explore import explore
+from hesslib.book.store import made_here
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
-from hesslib.notebook import figures
-from hesslib.notebook.explore import explore
-from hesslib.notebook.store import made_here
 
 # %% [markdown]
 # ## Train, and find every eigenvalue at a dozen moments

@@ -53,7 +53,7 @@ seed: int = 0  # of the digits or clusters and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %%
-from hesslib.notebook.parameters import choice, integer, integers, real, resolve
+from hesslib.book.parameters import choice, integer, integers, real, resolve
 
 p = resolve(
     globals(),
@@ -69,12 +69,12 @@ p = resolve(
 # %% tags=["hide-input"]
 import numpy as np
 from hesslib import EmpiricalRisk, spectrum
+from hesslib.book import figures
+from hesslib.book.explore import explore
+from hesslib.book.store import Store, made_here
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
-from hesslib.notebook import figures
-from hesslib.notebook.explore import explore
-from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
 # ## The network, trained

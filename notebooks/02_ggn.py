@@ -68,7 +68,7 @@ seed: int = 0  # of the digits and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %%
-from hesslib.notebook.parameters import integer, integers, real, resolve
+from hesslib.book.parameters import integer, integers, real, resolve
 
 p = resolve(
     globals(),
@@ -84,12 +84,12 @@ p = resolve(
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
+from hesslib.book import figures
+from hesslib.book.explore import explore
+from hesslib.book.store import Store, made_here
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
-from hesslib.notebook import figures
-from hesslib.notebook.explore import explore
-from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
 # ## Train, and take the terms apart along the way

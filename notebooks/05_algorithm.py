@@ -45,7 +45,7 @@ seed: int = 0  # of the digits, the random start and the order of the batches
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %%
-from hesslib.notebook.parameters import integer, integers, real, resolve
+from hesslib.book.parameters import integer, integers, real, resolve
 
 p = resolve(
     globals(),
@@ -61,7 +61,7 @@ p = resolve(
 )
 
 # %% tags=["hide-input"]
-from hesslib.notebook.parameters import ParameterError
+from hesslib.book.parameters import ParameterError
 
 if len(p.filters) != 2:
     raise ParameterError(f"filters = {p.filters!r} is not valid: give two numbers")
@@ -73,12 +73,12 @@ if not p.small_batch < p.large_batch <= p.examples:
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
+from hesslib.book import figures
+from hesslib.book.explore import explore
+from hesslib.book.store import Store, made_here
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import convolutional
 from hesslib.experiments.training import accuracy, train
-from hesslib.notebook import figures
-from hesslib.notebook.explore import explore
-from hesslib.notebook.store import Store, made_here
 
 # %% [markdown]
 # ## Train with either batch

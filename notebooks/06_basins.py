@@ -51,7 +51,7 @@ precision: str = ""  # of products in training: float32 or bfloat16; empty: by s
 seed: int = 0  # of the digits, the random start and the order of the batches
 
 # %% tags=["hide-input"]
-from hesslib.notebook.parameters import (
+from hesslib.book.parameters import (
     ParameterError,
     choice,
     integer,
@@ -90,6 +90,10 @@ from functools import cache
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, top_eigenpairs
+from hesslib.book import figures
+from hesslib.book.explore import explore
+from hesslib.book.paths import ROOT
+from hesslib.book.store import Store, made_here
 from hesslib.experiments.data import cifar10, mnist
 from hesslib.experiments.landscape import (
     align,
@@ -100,9 +104,6 @@ from hesslib.experiments.landscape import (
 )
 from hesslib.experiments.models import MixedPrecision, alexnet, fully_connected
 from hesslib.experiments.training import DivergenceError, train
-from hesslib.notebook import figures
-from hesslib.notebook.explore import explore
-from hesslib.notebook.store import ROOT, Store, made_here
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters

@@ -54,7 +54,7 @@ seed: int = 0  # of every draw and of the network
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %%
-from hesslib.notebook.parameters import integer, real, resolve
+from hesslib.book.parameters import integer, real, resolve
 
 p = resolve(
     globals(),
@@ -72,12 +72,12 @@ p = resolve(
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, count_outliers
+from hesslib.book import figures
+from hesslib.book.explore import explore
+from hesslib.book.store import Store, made_here
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
-from hesslib.notebook import figures
-from hesslib.notebook.explore import explore
-from hesslib.notebook.store import Store, made_here
 from hesslib.theory import (
     DeformedMarchenkoPastur,
     MarchenkoPastur,

@@ -64,7 +64,7 @@ seed: int = 0  # of the data and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %%
-from hesslib.notebook.parameters import integer, reals, resolve
+from hesslib.book.parameters import integer, reals, resolve
 
 p = resolve(
     globals(),
@@ -81,6 +81,9 @@ from functools import cache
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, top_eigenpairs
+from hesslib.book import figures
+from hesslib.book.explore import explore
+from hesslib.book.store import Store, made_here
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.landscape import (
     align,
@@ -90,9 +93,6 @@ from hesslib.experiments.landscape import (
 )
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
-from hesslib.notebook import figures
-from hesslib.notebook.explore import explore
-from hesslib.notebook.store import Store, made_here
 from torch.func import functional_call, jacrev, vmap
 from torch.nn.utils import parameters_to_vector
 

@@ -17,7 +17,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-PAGE = "application/vnd.hesslib.page"  # where hesslib.runner keeps the HTML of figures
+PAGE = "application/vnd.hesslib.page"  # where hesslib.book.runner keeps the HTML of figures
 SCALES = ("smoke", "quick", "paper")
 
 
@@ -82,7 +82,7 @@ def write_numbers(app, error) -> None:
 
 def parameters_of(path: Path, root: Path) -> list[dict]:
     """A notebook's parameters: name, type, default, help, range, and values at the three scales."""
-    spec = importlib.util.spec_from_file_location("parameters", root / "hesslib" / "notebook" / "parameters.py")
+    spec = importlib.util.spec_from_file_location("parameters", root / "hesslib" / "book" / "parameters.py")
     kit = importlib.util.module_from_spec(spec)
     sys.modules["parameters"] = kit  # dataclasses look their module up
     spec.loader.exec_module(kit)  # the module alone: the package needs torch, the HTML does not

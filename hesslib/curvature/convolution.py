@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..progress import bar
+from .._progress import bar
 from .gram import factor
 from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives
 

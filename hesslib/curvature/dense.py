@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import StorageError, replacing
-from ..progress import bar, waiting
+from .._files import StorageError, replacing
+from .._progress import bar, waiting
 from .convolution import fill_convolutions
 from .layers import Layer, LayerStructure
 from .operators import CurvatureOperator, free_memory

@@ -14,8 +14,8 @@ from scipy.linalg import eigh, eigh_tridiagonal
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from ..checks import positive, whole
-from ..progress import bar
+from .._checks import positive, whole
+from .._progress import bar
 from .operators import SymmetricOperator, free_memory
 
 BREAKDOWN = 100  # a new direction shorter than this times eps times the operator's norm is rounding error

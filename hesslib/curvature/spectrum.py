@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..progress import waiting
+from .._progress import waiting
 from . import gram
 from .lanczos import top_eigenpairs
 from .operators import CurvatureOperator, free_memory

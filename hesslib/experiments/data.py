@@ -15,7 +15,7 @@ import torch
 from sklearn.datasets import make_blobs
 from torch import Tensor
 
-from ..checks import positive, whole
+from .._checks import positive, whole
 
 
 @dataclass(frozen=True)

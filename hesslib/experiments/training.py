@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from ..checks import positive, whole
-from ..files import replacing
-from ..progress import bar
+from .._checks import positive, whole
+from .._files import replacing
+from .._progress import bar
 
 
 class DivergenceError(RuntimeError):

@@ -1,0 +1,100 @@
+"""Curvature of data that lie on several processes, summed by ``torch.distributed``."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .._progress import bar
+from .operators import CurvatureOperator, SymmetricOperator
+
+
+class ShardedOperator(SymmetricOperator):
+    """The operator of the examples of all ranks, each of which holds a part of them.
+
+    Every rank makes the operator of its own examples, as many as it has, with the same model, and all ranks call
+    the same methods in the same order. Products are weighted by the numbers of examples, summed over the ranks,
+    and the same on each of them; ``top_eigenpairs`` takes the operator as it is. What needs memory is split:
+    ``columns`` leaves each rank its part of the matrix, ``spectral_density`` its part of the probes.
+
+    Args:
+        op: this rank's operator, ``EmpiricalRisk(model, own_inputs, own_targets).hessian()`` or the like.
+        group: the process group; by default all ranks.
+
+    Raises:
+        RuntimeError: ``torch.distributed.init_process_group`` has not been called.
+        ValueError: the ranks differ in their parameters or in the kind of operator; on every rank.
+    """
+
+    def __init__(self, op: CurvatureOperator, group: dist.ProcessGroup | None = None) -> None:
+        if not isinstance(op, CurvatureOperator):
+            raise ValueError(f"op: a CurvatureOperator (risk.hessian(), risk.ggn(), ...) is needed, got {op!r}")
+        if not dist.is_initialized():
+            raise RuntimeError(
+                "no process group: call torch.distributed.init_process_group first, and start with torchrun"
+            )
+        self.op, self.risk, self.group = op, op.risk, group
+        self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
+        digest = hashlib.sha256(f"{op.kind} {op.output} {op.risk.loss_name} {op.shape}".encode())
+        digest.update(op.risk.vector.cpu().numpy().tobytes())
+        fingerprint = int.from_bytes(digest.digest()[:7])
+        seen = self._sum(torch.eye(self.ranks, dtype=torch.int64, device=op.risk.device)[self.rank] * fingerprint)
+        if differing := [rank for rank, other in enumerate(seen.tolist()) if other != seen[0]]:
+            raise ValueError(f"op: rank 0 and ranks {differing} differ in parameters, loss or kind of operator")
+        self.num_examples = int(self._sum(torch.tensor(op.risk.num_examples, device=op.risk.device)))
+        super().__init__(dtype=op.dtype, shape=op.shape)
+
+    @property
+    def name(self) -> str:
+        """What the operator is, in words."""
+        return f"{self.op.name} on {self.ranks} ranks"
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    @property
+    def weight(self) -> float:
+        """The share of the examples that this rank holds."""
+        return self.risk.num_examples / self.num_examples
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """Products with the rows of a (k, M) tensor, the same on every rank."""
+        return self._sum(self.weight * self.op.product(vectors))
+
+    def own(self, count: int) -> slice:
+        """Which of ``count`` things this rank keeps."""
+        return slice(count * self.rank // self.ranks, count * (self.rank + 1) // self.ranks)
+
+    def gather(self, rows: Tensor, count: int) -> Tensor:
+        """All ``count`` rows on every rank, from each one's own."""
+        every = torch.zeros(count, *rows.shape[1:], dtype=rows.dtype, device=self.risk.device)
+        every[self.own(count)] = rows.to(every)
+        return self._sum(every)
+
+    def product_of_own(self, rows: Tensor, count: int) -> Tensor:
+        """Products with this rank's part of ``count`` rows that are spread over the ranks."""
+        return self.product(self.gather(rows, count))[self.own(count)]
+
+    def columns(self, *, progress: bool | None = None) -> Tensor:
+        """The columns ``own(M)`` of the matrix, (M, own): each rank stores a part of it."""
+        m, step = self.shape[0], torch.tensor(self.op.chunk, device=self.risk.device)
+        dist.all_reduce(step, dist.ReduceOp.MIN, self.group)  # the ranks may differ in memory
+        own, step = self.own(m), int(step)
+        found = torch.zeros(own.stop - own.start, m, dtype=self.risk.dtype, device=self.risk.device)
+        for start in bar(range(0, m, step), desc=f"{self.name}, columns", show=False if self.rank else progress):
+            stop = min(m, start + step)
+            basis = torch.zeros(stop - start, m, dtype=found.dtype, device=found.device)
+            basis[range(stop - start), range(start, stop)] = 1
+            product = self.product(basis)
+            first, last = max(start, own.start), min(stop, own.stop)
+            if first < last:
+                found[first - own.start : last - own.start] = product[first - start : last - start]
+        return found.T
+
+    def to_dense(self, *, progress: bool | None = None) -> Tensor:
+        """The whole matrix (M, M) on every rank, from each one's by the fastest exact route; see ``columns``."""
+        return self._sum(self.weight * self.op.to_dense(progress=progress))

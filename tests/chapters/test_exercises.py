@@ -1,0 +1,135 @@
+"""The answers of the exercises, tried: each outcome that an answer states is computed here."""
+
+import ast
+import re
+
+import nbformat
+import numpy as np
+import pytest
+
+from hesslib import spectrum, top_eigenpairs
+from hesslib.book import claims, runner
+
+ANSWERS = {}
+
+
+def answers(title):
+    """Marks the test of the exercise of that title."""
+
+    def mark(test):
+        ANSWERS[title] = test
+        return test
+
+    return mark
+
+
+def definitions(stem):
+    """The imports and functions of a notebook, without running the rest."""
+    cells = runner.read(runner.NOTEBOOKS / f"{stem}.py").cells
+    kept = []
+    for cell in (c for c in cells if c.cell_type == "code"):
+        body = ast.parse(cell.source).body
+        kept += [n for n in body if isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef)]
+    kept = [n for n in kept if not (isinstance(n, ast.FunctionDef) and "p." in ast.unparse(n.args))]
+    space = {}
+    exec(compile(ast.Module(kept, []), stem, "exec"), space)
+    return space
+
+
+def glued(stem, name):
+    """A number of the executed notebook."""
+    node = nbformat.read(runner.NOTEBOOKS / f"{stem}.ipynb", as_version=4)
+    outputs = [o for c in node.cells for o in c.get("outputs", [])]
+    found = [o for o in outputs if o.get("metadata", {}).get("scrapbook", {}).get("name") == name]
+    return ast.literal_eval(found[0].data["application/papermill.record/text/plain"])
+
+
+def test_every_exercise_has_a_test():
+    titles = []
+    for source in runner.sources([]):
+        text = "\n".join(c.source for c in runner.read(source).cells if c.cell_type == "markdown")
+        titles += re.findall(r"\{admonition\} (Exercise: .+)", text)
+        assert len(re.findall(r"\{admonition\} Exercise", text)) == text.count(":::{dropdown} Answer"), source.stem
+    assert sorted(titles) == sorted(ANSWERS)
+
+
+@answers("Exercise: clusters instead of digits")
+def test_clusters_have_few_or_no_exact_zeros_where_digits_have_thousands():
+    trained = definitions("01_spectrum")["trained"]
+    _, risk, _, _ = trained("blobs", [6, 12], 1000, 5000, 0.1, 0)
+    zeros = int((np.abs(spectrum(risk.hessian()).eigenvalues) < 1e-12).sum())
+    assert glued("01_spectrum", "zeros_end") > 1000
+    assert zeros < 0.05 * risk.num_parameters == 0.05 * 820
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_thirty_iterations_the_second_term_has_grown_and_the_first_has_grown_more(seed):
+    trained = definitions("02_ggn")["trained"]
+    risk, history = trained([6, 12], 200, 30, 0.1, seed)
+    norm = lambda op: np.abs(top_eigenpairs(op, 1, "LM").eigenvalues).max()
+    start, end = (
+        (norm(r.residual()), norm(r.ggn())) for r in (risk.at(history.parameters[0]), risk.at(history.parameters[-1]))
+    )
+    assert end[0] > start[0], "R is not larger"
+    assert end[0] / end[1] < start[0] / start[1], "the ratio has not fallen"
+
+
+ANSWERS["Exercise: stop early"] = test_after_thirty_iterations_the_second_term_has_grown_and_the_first_has_grown_more
+
+
+@answers("Exercise: clusters that touch")
+def test_where_clusters_touch_the_drop_at_rank_k_is_gone():
+    clusters = definitions("03_data")["clusters"]
+    setting = {"classes": 5, "activation": "relu", "batch_size": 0, "tolerance": 1e-3, "examples": 1000, "seed": 0}
+    drops, before = {}, {}
+    for std in (1.0, 30.0):
+        top = clusters(cluster_std=std, **setting)["top"]
+        drops[std], before[std] = top[4] / top[5], top[3] / top[4]
+    assert drops[1.0] > 1.5 > 1.25 > drops[30.0], drops
+    assert drops[30.0] < before[30.0] < drops[1.0], before
+
+
+@answers("Exercise: two classes")
+def test_two_classes_allow_one_negative_eigenvalue_for_each_unit():
+    of_h, of_r, bound = definitions("04_size")["negatives"](2, 6, seed=0, iterations=100)
+    assert (of_h, of_r, bound) == (5, 5, 6)
+
+
+def stored_values(name, key, **where):
+    """A number of each stored run whose parameters are these."""
+    runs = [(q, r) for q, r, _ in claims.stored(name) if where.items() <= q.items()]
+    return [float(np.ravel(r[key])[-1]) for _, r in runs]
+
+
+@answers("Exercise: one batch in between")
+def test_the_largest_eigenvalue_grows_with_the_batch_on_average():
+    top = [np.mean(stored_values("05_algorithm", "top", batch=b, step_size=0.02)) for b in (10, 32, 100, 512)]
+    assert top == sorted(top), top
+
+
+@answers("Exercise: a larger step")
+def test_only_the_larger_step_has_barriers():
+    barriers = {step: stored_values("06_basins_digits", "barrier", step=step) for step in (0.03, 0.05)}
+    assert [len(b) for b in barriers.values()] == [5, 5]
+    assert max(barriers[0.03]) < 0.023 < min(barriers[0.05])
+
+
+@answers("Exercise: how many examples to see a spike")
+def test_a_spike_of_one_and_a_half_needs_1600_examples_and_many_more_to_be_told():
+    from hesslib.theory import spike_location, spike_overlap
+
+    edge = lambda n: (1 + (400 / n) ** 0.5) ** 2
+    assert spike_location(1.5, 400 / 1700) > edge(1700) and spike_overlap(1.5, 400 / 1500) == 0
+    assert round(float(spike_overlap(1.5, 400 / 2000)), 2) == 0.14
+    assert spike_overlap(1.5, 400 / 4000) < 0.5 + 1e-12
+    top_pair = definitions("07_random_matrix")["top_pair"]
+    overlap = {n: np.mean([top_pair(1.5, 400 / n, n, seed)[1] for seed in range(20)]) for n in (800, 8000)}
+    assert overlap[800] < 0.2 and overlap[8000] > 0.5
+
+
+@answers("Exercise: half the step")
+def test_half_the_step_ends_at_twice_the_sharpness():
+    descend = definitions("08_after")["descend"]
+    for step in (1.0, 2.0):
+        found = descend(step, 300, 1500, 0)
+        assert 0.75 < found["sharpness"][-1] * step / 2 < 1.25, step

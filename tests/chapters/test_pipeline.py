@@ -1,0 +1,156 @@
+"""The executed notebooks agree with their sources, and take their parameters as they say."""
+
+import re
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from hesslib.book import runner
+from hesslib.book.paths import ROOT
+from hesslib.book.store import code_hash
+from tests.kit.offline import environment
+
+SOURCES = runner.sources([])
+IDS = [s.stem for s in SOURCES]
+pairs = pytest.mark.parametrize("source", SOURCES, ids=IDS)
+
+
+def executed(source):
+    return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+
+
+@pairs
+def test_source_and_notebook_agree(source):
+    ours, theirs = runner.read(source), executed(source)
+    assert [(c.cell_type, c.source, c.id) for c in ours.cells] == [(c.cell_type, c.source, c.id) for c in theirs.cells]
+
+
+@pairs
+def test_every_cell_ran_in_order_without_error(source):
+    cells = [c for c in executed(source).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert not [o for c in cells for o in c.outputs if o.output_type == "error"]
+
+
+@pairs
+def test_the_stamp_is_current(source):
+    stamp = executed(source).metadata["hesslib"]
+    assert stamp["source"] == runner.source_hash(source), "the text has changed: python -m hesslib run"
+    assert stamp["code"] == code_hash(), "hesslib has changed: python -m hesslib run"
+
+
+@pairs
+def test_papermill_finds_each_parameter_with_type_default_and_help(source):
+    found = papermill.inspect_notebook(str(source.with_suffix(".ipynb")))
+    cell = next(c for c in runner.read(source).cells if "parameters" in c.metadata.get("tags", []))
+    lines = cell.source.splitlines()
+    assert len(found) == len(lines) and "scale" in found
+    for name, p in found.items():
+        assert p["inferred_type_name"] in ("int", "float", "str", "list", "bool"), name
+        assert p["default"] and len(p["help"]) > 8, name
+    resolve_cell = next(c.source for c in runner.read(source).cells if "resolve(" in c.source and c.cell_type == "code")
+    assert set(found) == {"scale"} | set(re.findall(r"^    (\w+)=", resolve_cell, re.M))
+
+
+@pairs
+def test_the_notebook_is_clean_and_small(source):
+    path = source.with_suffix(".ipynb")
+    text = path.read_text()
+    assert len(text) < 2_500_000  # with the numbers of every frame of its explorations
+    assert not re.search(r'"/(home|root|work|tmp|usr)/', text)
+    nb = executed(source)
+    assert not {"papermill", "widgets"} & set(nb.metadata)
+    for cell in nb.cells:
+        assert not {"papermill", "execution"} & set(cell.metadata)
+
+
+@pairs
+def test_cells_are_short_enough_to_read(source):
+    for cell in runner.read(source).cells:
+        if cell.cell_type == "code" and not {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", [])):
+            assert len(cell.source.splitlines()) <= 16, cell.source
+
+
+@pairs
+def test_figures_are_placed_and_described(source):
+    nb = executed(source)
+    text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
+    shown = [o.metadata["scrapbook"]["name"] for c in nb.cells if c.cell_type == "code" for o in c.outputs
+             if o.get("metadata", {}).get("scrapbook", {}).get("mime_prefix") == ""]  # fmt: skip
+    placed = re.findall(r"\{glue:figure\} (\w+)", text)
+    assert shown and sorted(shown) == sorted(placed)
+
+
+def command(*arguments, cwd):
+    """Run a module without network; none of ours may even ask for it."""
+    line, log = [sys.executable, "-m", *arguments], cwd / "network"
+    done = subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment(log), timeout=600)
+    assert not log.exists(), log.read_text()
+    return done
+
+
+SMOKE = {
+    "00_tour": ["-p", "hidden=3", "-p", "seed=1"],
+    "01_spectrum": ["-p", "data=blobs", "-p", "hidden=[3]", "-p", "seed=4"],
+    "02_ggn": ["-p", "examples=25", "-p", "seed=1"],
+    "03_data": ["-p", "classes=[2]", "-p", "tolerance=0.05"],
+    "04_size": ["-p", "widths=[3]", "-p", "seed=2"],
+    "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
+    "06_basins": ["-p", "small_batch=10", "-p", "seed=2"],
+    "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
+    "08_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
+}
+
+
+@pairs
+def test_smoke_scale_runs_with_other_parameters(source, tmp_path):
+    done = command(
+        "hesslib",
+        "run",
+        source.stem,
+        "--scale",
+        "smoke",
+        *SMOKE[source.stem],
+        "-o",
+        str(tmp_path),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    nb = nbformat.read(tmp_path / f"{source.stem}.ipynb", as_version=4)
+    assert any("# Parameters" in c.source for c in nb.cells)
+
+
+def test_plain_papermill_takes_the_readme_line(tmp_path):
+    notebook = str(ROOT / "notebooks" / "01_spectrum.ipynb")
+    preset = str(ROOT / "notebooks" / "presets" / "smoke.yml")
+    line = ["papermill", notebook, "out.ipynb", "-f", preset, "-p", "hidden", "[8, 8]", "-p", "seed", "5"]
+    done = command(*line, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "M = 6,442" in (tmp_path / "out.ipynb").read_text()
+
+
+def test_plain_papermill_stops_at_a_misspelt_name(tmp_path):
+    notebook = ROOT / "notebooks" / "01_spectrum.ipynb"
+    before = notebook.read_bytes()
+    done = command("papermill", str(notebook), "out.ipynb", "-p", "sede", "5", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "sede = 5 is not a parameter of this notebook; did you mean 'seed'?" in done.stderr
+    assert notebook.read_bytes() == before
+
+
+def test_our_command_refuses_before_anything_runs(tmp_path):
+    done = command("hesslib", "run", "01", "-p", "sede=5", "-o", str(tmp_path / "runs"), cwd=tmp_path)
+    assert done.returncode == 2 and "sede is not a parameter (did you mean 'seed'?); valid names: scale" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    missing = command("hesslib", "run", "99", cwd=tmp_path)
+    assert missing.returncode == 2 and "01_spectrum" in missing.stderr
+
+
+def test_a_failing_notebook_keeps_the_earlier_output(tmp_path):
+    (tmp_path / "01_spectrum.ipynb").write_text("earlier")
+    done = command("hesslib", "run", "01", "-p", "seed=-1", "-o", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 1 and "seed = -1 is not valid" in done.stdout
+    assert (tmp_path / "01_spectrum.ipynb").read_text() == "earlier"

@@ -1,0 +1,108 @@
+"""What the stored paper-scale results must satisfy, read without recomputing them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hesslib.book.paths import ROOT
+from hesslib.book.store import Store
+
+ENTRIES = sorted((ROOT / "book" / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_stored_result_is_intact_and_labelled(path):
+    made = json.loads(path.read_text())
+    found = Store().load(made["name"], made["parameters"])
+    assert found is not None, "damaged"
+    assert all(np.isfinite(v).all() for v in found[0].values())
+    assert {"code", "commit", "date", "device", "function", "seconds", "versions"} <= set(made)
+    assert Store().path(made["name"], made["parameters"]).with_suffix(".json") == path
+
+
+def stored(name):
+    found = [json.loads(p.read_text()) for p in ENTRIES if p.parent.name == name]
+    return [(m["parameters"], Store().load(name, m["parameters"])[0]) for m in found]
+
+
+def test_seeds_are_the_first_ones_without_gaps():
+    for name in {p.parent.name for p in ENTRIES}:
+        settings = {}
+        for parameters, _ in stored(name):
+            rest = json.dumps({k: v for k, v in parameters.items() if k != "seed"}, sort_keys=True)
+            settings.setdefault(rest, []).append(parameters["seed"])
+        for rest, seeds in settings.items():
+            assert sorted(seeds) == list(range(len(seeds))), (name, rest)
+
+
+def test_bulk_and_outliers_at_start_and_end():
+    for _, result in stored("01_spectrum"):
+        for values in result["eigenvalues"]:
+            assert (np.abs(values) < 1e-3 * values[-1]).mean() > 0.85
+
+
+def test_negative_eigenvalues_respect_the_bound_of_nine_for_each_unit():
+    for parameters, result in stored("04_size"):
+        found = int((result["eigenvalues"] < -1e-12).sum())
+        assert 0.95 * 9 * parameters["width"] <= found <= 9 * parameters["width"]
+
+
+# Mean eigenvalues of the paper's Table 1, gradient descent, covariance 1.
+TABLE_1 = {
+    ("relu", 2): 7.13e-6, ("relu", 5): 1.55e-5, ("relu", 10): 3.04e-5, ("relu", 20): 5.65e-5, ("relu", 50): 1.16e-4,
+    ("tanh", 2): 1.19e-5, ("tanh", 5): 2.52e-5, ("tanh", 10): 3.75e-5, ("tanh", 20): 5.37e-5,
+}  # fmt: skip
+
+
+def test_gradient_descent_rows_of_table_1_are_within_15_per_cent():
+    means = {}
+    for q, result in stored("03_data"):
+        if q["batch_size"] == 0 and q["cluster_std"] == 1.0:
+            means.setdefault((q["activation"], q["classes"]), []).append(result["moments"][0])
+    assert means.keys() == TABLE_1.keys() and all(len(v) >= 5 for v in means.values())
+    for row, found in means.items():
+        assert abs(np.mean(found) / TABLE_1[row] - 1) < 0.15, row
+
+
+def test_theorem_1_at_the_largest_size():
+    """Largest eigenvalue and overlap against theory; 50 draws for each of 20 seeds, N = 6,400."""
+    groups = {}
+    for q, result in stored("07_theorem1"):
+        groups.setdefault(q["ratio"], []).append(result)
+    assert sorted(groups) == [0.5, 1.0, 2.0]
+    for results in groups.values():
+        theory = results[0]
+        largest = np.concatenate([r["largest"][-1] for r in results], -1)
+        overlap = np.concatenate([r["overlap"][-1] for r in results], -1).mean(-1)
+        out = theory["overlap_limit"] > 0
+        z = (largest[out].mean(-1) - theory["location"][out]) / theory["deviation"][-1, out]
+        assert (np.abs(z) < 0.1 + 4 / np.sqrt(largest.shape[-1])).all()
+        np.testing.assert_allclose(largest[out].std(-1), theory["deviation"][-1, out], rtol=0.14)
+        assert np.abs(overlap - theory["overlap_limit"])[out].max() < 0.01
+        edge = (largest[0] - theory["edge_centre"][-1]) / theory["edge_width"][-1]
+        assert abs(edge.mean() + 1.20653) < 4 * 1.268 / np.sqrt(len(edge))
+
+
+def test_theorem_2_counts_places_and_eigenvectors():
+    for q, result in stored("07_theorem2"):
+        m, n = round(q["ratio"] * q["examples"]), q["examples"]
+        assert result["zeros"] == max(0, m - n)
+        out = result["overlap_limit"] > 0
+        z = (result["sample"] - result["location"])[out] / result["deviation"][0, out]
+        assert np.abs(z).max() < 5, q
+        assert np.abs(result["overlap"] - result["overlap_limit"])[out].max() < 0.15, q
+        assert result["bulk_distance"] < 10 / min(m, n)
+
+
+def test_outliers_of_two_blobs_are_predicted_from_their_centres():
+    for _, result in stored("07_blobs"):
+        error = result["predicted"][:, :2] / result["largest"][:, :2] - 1
+        assert np.abs(error).max() < 0.05
+        assert (result["second"][:, 1] < result["largest"][:, 1] / 10).all()  # centred: one outlier
+
+
+def test_marchenko_pastur_fails_for_networks_where_the_population_covariance_does_not():
+    for q, result in stored("07_networks"):
+        best_mp, sigma = result["distance"][:, 0, 2], result["distance"][:, 0, 3:].min(-1)
+        assert (best_mp > 2 * result["null"]).all() and (sigma < best_mp).all(), q

@@ -1,0 +1,94 @@
+"""Stored results can be computed again from the chapters' functions, and two are, each day others."""
+
+import json
+from datetime import date
+
+import numpy as np
+import pytest
+
+from hesslib import cli
+from hesslib.book import audit
+from hesslib.book.parameters import ParameterError
+from hesslib.book.paths import ROOT
+from hesslib.book.store import Store, provenance
+
+CHEAP = [p for p in audit.entries([]) if json.loads(p.read_text())["seconds"] < 5]
+DAY = date.today().toordinal()
+# Two entries of the day, half the list apart, so that they rarely belong to one experiment.
+CHOSEN = [CHEAP[(DAY + i * (len(CHEAP) // 2)) % len(CHEAP)] for i in (0, 1)]
+
+
+@pytest.mark.parametrize("label", CHOSEN, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_a_stored_result_of_the_day_is_what_its_function_gives(label):
+    finding = audit.audit(label)
+    assert finding.agrees, str(finding)
+
+
+def test_every_experiment_names_the_function_that_made_it():
+    for name in {p.parent.name for p in audit.entries([])}:
+        made = audit.origin(name)
+        source = ROOT / "notebooks" / f"{made['notebook']}.py"
+        assert callable(audit.load_function(source, made["function"]))
+
+
+CELLS = """
+# %% tags=["parameters"]
+scale: str = "quick"  # smoke, quick or paper
+
+# %%
+import numpy as np
+p = undefined_name(globals())
+FACTOR = 2.0
+
+# %%
+def helper(x):
+    return FACTOR * x
+
+# %%
+def good(seed):
+    p = np.ones(3)  # a local name
+    return {"a": helper(p) + seed}
+
+# %%
+def bad(seed):
+    return {"a": p.size}
+
+raise RuntimeError("this must not run")
+"""
+
+
+def test_only_what_a_function_needs_is_run(tmp_path):
+    source = tmp_path / "99_test.py"
+    source.write_text(CELLS)
+    assert audit.load_function(source, "good")(seed=1)["a"].tolist() == [3.0, 3.0, 3.0]
+    with pytest.raises(ParameterError, match="bad depends on the chapter's parameters"):
+        audit.load_function(source, "bad")
+    with pytest.raises(ParameterError, match="no function missing"):
+        audit.load_function(source, "missing")
+
+
+def test_comparison_notices_one_changed_number():
+    kept = {"a": np.array([1e-3, 1.0, 1000.0]), "n": np.array(3)}
+    assert audit.compare({"a": kept["a"], "n": 3}, kept)[0] == 0
+    for i in range(3):
+        changed = kept["a"].copy()
+        changed[i] *= 1 + 1e-5
+        assert audit.compare({"a": changed, "n": 3}, kept) == (pytest.approx(1e-5, rel=1e-3), "a")
+    assert audit.compare({"a": kept["a"], "n": 4}, kept)[0] > 0.3
+    assert audit.compare({"a": kept["a"][:2], "n": 3}, kept) == (np.inf, "a")
+    assert audit.compare({"a": kept["a"]}, kept)[0] == np.inf
+    assert audit.compare({"a": kept["a"] * np.nan, "n": 3}, kept)[0] == np.inf
+    zeros = {"a": np.array([0.0, 1.0])}
+    assert audit.compare({"a": np.array([1e-15, 1.0])}, zeros)[0] == pytest.approx(1e-9)
+
+
+def test_a_drifted_result_fails_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HESSLIB_STORE", str(tmp_path))
+    parameters = next(json.loads(p.read_text())["parameters"] for p in CHEAP if p.parent.name == "03_data_recipe")
+    result = {"mean": np.array(1.0), "iterations": np.array(2)}
+    Store().save("03_data_recipe", parameters, result, provenance("03_data_recipe", parameters, "old text", 0.0))
+    assert cli.main(["audit", "03_data_recipe"]) == 1
+    out = capsys.readouterr().out
+    assert "DIFFERS" in out and "the function's text has changed" in out
+    assert cli.main(["audit", "no_such"]) == 2
+    assert "'no_such' is not there: give NAME or NAME/KEY, names are 03_data_recipe" in capsys.readouterr().err

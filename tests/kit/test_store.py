@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+
+from hesslib.book.store import Store, code_hash
+
+calls = []
+
+
+def square(x, seed):
+    """The experiment of these tests."""
+    calls.append(x)
+    return {"square": x**2, "noise": np.random.default_rng(seed).standard_normal(3)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    calls.clear()
+    return Store(tmp_path)
+
+
+def test_a_result_is_computed_once_and_carries_its_provenance(store):
+    first, made = store.run("demo", square, {"x": 3, "seed": 0})
+    again, _ = Store(store.folder).run("demo", square, {"seed": 0, "x": 3})
+    assert calls == [3] and first["square"] == 9
+    np.testing.assert_array_equal(first["noise"], again["noise"])
+    assert made["parameters"] == {"x": 3, "seed": 0} and made["code"] == code_hash()
+    assert {"versions", "device", "seconds", "date", "commit", "function", "sha256", "name"} <= set(made)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "label", "no label"])
+def test_a_damaged_result_is_never_used_and_made_anew(store, damage):
+    store.run("demo", square, {"x": 3, "seed": 0})
+    path = store.path("demo", {"x": 3, "seed": 0})
+    data = bytearray(path.with_suffix(".npz").read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        path.with_suffix(".npz").write_bytes(data)
+    elif damage == "truncate":
+        path.with_suffix(".npz").write_bytes(data[:40])
+    elif damage == "label":
+        path.with_suffix(".json").write_text("{")
+    else:
+        path.with_suffix(".json").unlink()
+    if damage == "no label":
+        assert store.load("demo", {"x": 3, "seed": 0}) is None
+    else:
+        with pytest.warns(UserWarning, match="damaged"):
+            assert store.load("demo", {"x": 3, "seed": 0}) is None
+    with pytest.warns(UserWarning) if damage != "no label" else _nothing():
+        result, _ = store.run("demo", square, {"x": 3, "seed": 0})
+    assert result["square"] == 9 and calls == [3, 3]
+
+
+def _nothing():
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def test_a_sweep_reads_what_is_there_and_runs_only_when_asked(store):
+    grid = [{"x": x, "seed": s} for x in (1, 2) for s in (0, 1)]
+    assert store.sweep("demo", square, grid, run=False).label == "demo: not run" and calls == []
+    store.run("demo", square, grid[2])
+    sweep = store.sweep("demo", square, grid, run=False)
+    assert len(sweep) == 1 and "1 of 4 stored runs of demo" in sweep.label
+    full = store.sweep("demo", square, grid, run=True)
+    assert calls == [2, 1, 1, 2] and full.values("square").tolist() == [1, 1, 4, 4]
+    assert full.where(x=2).values("noise").shape == (2, 3)
+
+
+def test_a_sweep_in_two_processes_is_the_same(store):
+    grid = [{"x": x, "seed": 0} for x in range(4)]
+    both = store.sweep("demo", square, grid, run=True, jobs=2)
+    assert both.values("square").tolist() == [0, 1, 4, 9] and calls == []
+    assert len({m["function"] for m in both.made}) == 1
+
+
+def test_labels_name_no_path_of_a_machine(store):
+    _, made = store.run("demo", square, {"x": 3, "seed": 0})
+    assert str(store.folder) not in json.dumps(made) and "/" not in made["device"]
+
+
+def test_a_resumed_run_tells_its_whole_time(store):
+    resumed = lambda x: {"seconds": 3600.0, "y": x}
+    assert store.run("demo", resumed, {"x": 1}, "source")[1]["seconds"] == 3600
+    assert store.run("demo", lambda x: {"y": x}, {"x": 2}, "source")[1]["seconds"] < 60

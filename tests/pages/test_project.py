@@ -1,0 +1,57 @@
+"""The project's files agree with each other."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from hesslib.book.paths import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_repeats_the_project_requirements():
+    pip = next(
+        d["pip"] for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, dict)
+    )
+    extras = PROJECT["optional-dependencies"]
+    needed = PROJECT["dependencies"] + extras["html"] + [r for r in extras["book"] if not r.startswith("hesslib[")]
+    assert sorted(pip) == sorted([*needed, "-e ."])
+
+
+def test_every_requirement_has_an_upper_bound():
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        for requirement in group:
+            assert "==" in requirement or "<" in requirement or requirement.startswith("hesslib["), requirement
+
+
+def test_contents_name_exactly_the_notebooks_that_exist():
+    toc = (ROOT / "_toc.yml").read_text()
+    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"):
+        assert f"notebooks/{path.name}" in toc
+    for part in yaml.safe_load(toc)["parts"]:
+        for chapter in part["chapters"]:
+            path = ROOT / chapter["file"]
+            assert path.exists() or path.with_suffix(".md").exists()
+
+
+# Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
+BUDGETS = {"curvature": 1856, "theory": 460, "experiments": 610, "book": 1800, "": 260}
+
+
+@pytest.mark.parametrize("wing", BUDGETS)
+def test_a_wing_keeps_to_its_budget_of_lines(wing):
+    assert sum(len(p.read_text().splitlines()) for p in (ROOT / "hesslib" / wing).glob("*.py")) <= BUDGETS[wing]
+
+
+def test_wings_import_only_what_they_may():
+    """ground <- curvature, theory <- experiments <- book <- the command line."""
+    ground = {"_checks", "_files", "_progress"}
+    library = ground | {"curvature", "theory"}
+    allowed = {"curvature": ground, "theory": ground, "experiments": library, "book": library | {"experiments"}}
+    for wing, may in allowed.items():
+        for path in (ROOT / "hesslib" / wing).rglob("*.py"):
+            text = path.read_text()
+            assert set(re.findall(r"^\s*from \.\.(\w+)", text, re.M)) <= may, path
+            assert not re.search(r"^\s*(from|import) hesslib\b", text, re.M), path
