@@ -49,8 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("audit", help="recompute stored results", description="Recompute and compare.")
     check.add_argument("results", nargs="*", metavar="NAME[/KEY]", help="stored results; all if none is given")
     check.add_argument("--tolerance", type=float, default=1e-6, help="relative deviation allowed (default 1e-6)")
+    commands.add_parser("labels", help="whether published labels are true", description="Check every published label.")
+    commands.add_parser("pack", help="publish what _build/store holds", description="Move results to book/results.")
     options = parser.parse_args(arguments)
-    commands = (run_command, sweep_command, claims_command, audit_command)
+    commands = (run_command, sweep_command, claims_command, audit_command, labels_command, pack_command)
     call = {function.__name__.removesuffix("_command"): function for function in commands}
     try:
         return call[options.command](options)
@@ -126,3 +128,21 @@ def audit_command(options: argparse.Namespace) -> int:
         print(f"{finding}  ({finding.seconds:.1f} s)", flush=True)
         bad += not finding.agrees
     return 1 if bad else 0
+
+
+def labels_command(options: argparse.Namespace) -> int:
+    """``hesslib labels``; status 1 if a label is not true, but for those that say they were imported."""
+    from .book import pack
+
+    count, found = pack.faults()
+    print(pack.report(count, found))
+    return 1 if set(found.values()) - {pack.IMPORTED} else 0
+
+
+def pack_command(options: argparse.Namespace) -> int:
+    """``hesslib pack``."""
+    from .book import pack
+
+    added = pack.pack()
+    print("\n".join(f"{name}: {runs} runs published" for name, runs in added.items()) or "nothing to publish")
+    return 0

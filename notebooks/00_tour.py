@@ -76,7 +76,7 @@ import numpy as np
 from hesslib import EmpiricalRisk, spectrum
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import made_here
+from hesslib.book.provenance import made_here
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train

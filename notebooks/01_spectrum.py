@@ -71,7 +71,8 @@ import numpy as np
 from hesslib import EmpiricalRisk, spectrum
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
@@ -364,7 +365,7 @@ paper_setting = {"data": "mnist", "hidden": [6, 12], "examples": 1000}
 paper_setting |= {"iterations": 5000, "step_size": 0.1}
 asked = setting if p.scale == "paper" else paper_setting
 grid = [{**asked, "seed": seed} for seed in range(p.seeds)]
-runs = Store().sweep("01_spectrum", first_look, grid, run=p.scale == "paper")
+runs = Store().sweep("spectrum", first_look, grid, run=p.scale == "paper")
 print(runs.label)
 
 # %% tags=["remove-output", "hide-input"]

@@ -86,7 +86,8 @@ import torch
 from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
@@ -615,7 +616,7 @@ paper_setting = {
 }
 asked = setting if p.scale == "paper" else paper_setting
 grid = [{**asked, "seed": s} for s in range(p.seeds)]
-runs = Store().sweep("02_ggn", decomposed, grid, run=p.scale == "paper")
+runs = Store().sweep("terms", decomposed, grid, run=p.scale == "paper")
 print(runs.label)
 
 # %% tags=["hide-input"]

@@ -76,7 +76,8 @@ import numpy as np
 from hesslib import EmpiricalRisk, count_outliers, spectrum
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import blobs
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
@@ -176,7 +177,7 @@ def row_setting(block, k, seed):
 table_rows = [(b, k) for b, v in paper_table.items() for k in CLASSES[: len(v[0])]]
 grid = [row_setting(b, k, seed) for b, k in table_rows for seed in range(p.seeds)]
 run = p.scale == "paper"
-runs = Store().sweep("03_data", clusters, grid, run=run, jobs=2)
+runs = Store().sweep("clusters", clusters, grid, run=run, jobs=2)
 print(runs.label)
 
 
@@ -388,7 +389,7 @@ wide = [
     {"block": list(b), "k": k, "tolerance": t, "batch_size": size, "seed": seed}
     for b, size, t in tried for k in (2, 10, 50) for seed in range(min(2, p.seeds))
 ]  # fmt: skip
-scan = Store().sweep("03_data_recipe", sensitivity, wide, run=run, jobs=2)
+scan = Store().sweep("recipe", sensitivity, wide, run=run, jobs=2)
 print(scan.label)
 
 # %% tags=["hide-input"]
@@ -455,7 +456,7 @@ apart = [
      "examples": 1000, "separation": s}
     for a in ("relu", "tanh") for k in (2, 5, 10) for s in separations for seed in range(p.seeds)
 ]  # fmt: skip
-separated = Store().sweep("03_data_separation", clusters, apart, run=run, jobs=2)
+separated = Store().sweep("separation", clusters, apart, run=run, jobs=2)
 print(separated.label)
 
 # %% tags=["hide-input"]

@@ -68,7 +68,8 @@ import torch
 from hesslib import EmpiricalRisk, spectrum
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
@@ -118,7 +119,7 @@ asked, asked_widths = (
 grid = [
     {"width": w, "seed": s, **asked} for s in range(p.seeds) for w in asked_widths
 ]
-runs = Store().sweep("04_size", sized, grid, run=p.scale == "paper")
+runs = Store().sweep("width", sized, grid, run=p.scale == "paper")
 print(runs.label)
 shown = {w: runs.where(width=w) for w in asked_widths}
 

@@ -75,7 +75,8 @@ import torch
 from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import convolutional
 from hesslib.experiments.training import accuracy, train
@@ -133,9 +134,7 @@ here = {}
 for b in batches:
     one = {"batch": b, "seed": p.seed, **path, **setting}
     stored = p.scale == "paper"
-    here[b] = (
-        Store().run("05_algorithm", trained, one)[0] if stored else trained(**one)
-    )
+    here[b] = Store().run("batches", trained, one)[0] if stored else trained(**one)
 for b, r in here.items():
     print(f"batch {b:>4}: loss {r['loss'][-1]:.4f}", end=", ")
     print(f"largest of {len(r['eigenvalues']):,}: {r['eigenvalues'][-1]:.2f}")
@@ -155,7 +154,7 @@ path["moments"] = moments(asked["iterations"], asked["examples"], *shown)
 main = [
     {"batch": b, "seed": s, **path, **asked} for s in range(p.seeds) for b in shown
 ]
-runs = Store().sweep("05_algorithm", trained, main, run=p.scale == "paper")
+runs = Store().sweep("batches", trained, main, run=p.scale == "paper")
 print(runs.label)
 low, high = (runs.where(batch=b) for b in shown)
 
@@ -170,7 +169,7 @@ wider = [
     for b, step in grid
     for s in range(p.seeds)
 ]
-rest = Store().sweep("05_algorithm", trained, wider, run=p.scale == "paper")
+rest = Store().sweep("batches", trained, wider, run=p.scale == "paper")
 print(rest.label)
 
 

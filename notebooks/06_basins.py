@@ -93,7 +93,8 @@ from hesslib import EmpiricalRisk, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.explore import explore
 from hesslib.book.paths import ROOT
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import cifar10, mnist
 from hesslib.experiments.landscape import (
     align,
@@ -214,7 +215,7 @@ setting = {"dataset": p.dataset, "width": p.width, "step": p.step_size}
 setting |= {"large": p.large_batch, "small": p.small_batch, "every": p.every}
 setting |= {"iterations": p.iterations, "precision": p.precision, "seed": p.seed}
 if p.scale == "paper":
-    here, _ = Store().run("06_basins", two_parts, setting)
+    here, _ = Store().run("basins", two_parts, setting)
 else:
     here = {k: np.asarray(v) for k, v in two_parts(**setting).items()}
 if here["diverged"] >= 0:
@@ -233,7 +234,7 @@ for part in (1, 2):
 cifar = {"dataset": "cifar10", "width": 64, "large": 1000, "small": 32}
 cifar |= {"iterations": 25000, "every": 100, "precision": "bfloat16"}
 asked = setting if p.scale == "paper" else {**cifar, "step": 0.01, "seed": 0}
-run = Store().sweep("06_basins", two_parts, [asked], run=False)
+run = Store().sweep("basins", two_parts, [asked], run=False)
 print(run.label)
 paper = run.results[0] if run else None
 
@@ -351,7 +352,7 @@ def continued(step_2, order, iterations_2, **setting):
     """Part II from the end of a stored Part I, with another step or order of batches."""
     data = images(setting["dataset"], setting["seed"])
     model = alexnet(setting["width"], seed=0).to(data.inputs.device)
-    weights = Store().load("06_basins", setting)[0]["weights_1"]
+    weights = Store().load("basins", setting)[0]["weights_1"]
     vector_to_parameters(
         torch.as_tensor(weights).to(data.inputs), model.parameters()
     )
@@ -365,13 +366,13 @@ def continued(step_2, order, iterations_2, **setting):
 # %%
 do = p.scale == "paper"
 large_step = {**cifar, "step": 0.1, "seed": 0}
-big = Store().sweep("06_basins", two_parts, [large_step], run=do)
+big = Store().sweep("basins", two_parts, [large_step], run=do)
 print(big.label)
 again = [(0.1, order) for order in range(5)] + [(0.025, 0)]
 orders = [
     {**large_step, "step_2": s, "order": o, "iterations_2": 5000} for s, o in again
 ]
-tried = Store().sweep("06_basins_again", continued, orders, run=do)
+tried = Store().sweep("basins_steps", continued, orders, run=do)
 print(tried.label)
 
 # %% [markdown]
@@ -438,14 +439,14 @@ def line(setting, result, positions):
 # %% tags=["hide-input"]
 def stored_line(positions, **setting):
     """The line between the ends of a stored run."""
-    return line(setting, Store().load("06_basins", setting)[0], positions)
+    return line(setting, Store().load("basins", setting)[0], positions)
 
 
 # %%
 positions = [round(t, 2) for t in np.linspace(-1, 2, 31)]
 line_here = line(setting, here, positions)
 line_grid = [{**asked, "positions": positions}]
-line_run = Store().sweep("06_basins_line", stored_line, line_grid, run=do)
+line_run = Store().sweep("basins_line", stored_line, line_grid, run=do)
 print(line_run.label)
 line_paper = line_run.results[0] if line_run else None
 
@@ -531,7 +532,7 @@ digits |= {"iterations": 1200, "every": 25, "precision": "float32"}
 several = [
     {**digits, "step": s, "seed": i} for s in (0.02, 0.03, 0.05) for i in range(5)
 ]
-seeds_run = Store().sweep("06_basins_digits", weighed, several, run=do, jobs=2)
+seeds_run = Store().sweep("basins_digits", weighed, several, run=do, jobs=2)
 print(seeds_run.label)
 
 # %%
@@ -603,19 +604,19 @@ def batch_noise(risk, x, y, size, count, seed):
 
 def stored_local(t, k, examples, **setting):
     """Curvature on the line between the ends of a stored run."""
-    return local(setting, Store().load("06_basins", setting)[0], t, k, examples)
+    return local(setting, Store().load("basins", setting)[0], t, k, examples)
 
 
 # %%
 places, k = [0.0, 0.25, 0.5, 0.75, 1.0], 10
 near_here = [local(setting, here, t, k, 1000) for t in places]
 grid = [{**asked, "t": t, "k": k, "examples": 2000} for t in places]
-near_runs = Store().sweep("06_basins_local", stored_local, grid, run=do)
+near_runs = Store().sweep("basins_curvature", stored_local, grid, run=do)
 print(near_runs.label)
 more = [{**asked, "t": t, "k": k, "examples": 10000} for t in (0.0, 1.0)] + [
     {**asked, "t": t, "k": 1, "examples": 50000} for t in places
 ]
-more_runs = Store().sweep("06_basins_local", stored_local, more, run=do)
+more_runs = Store().sweep("basins_curvature", stored_local, more, run=do)
 print(more_runs.label)
 for t, r in zip(places, near_here):
     print(f"t = {t:.2f}: largest {r['eigenvalues'][0]:.3g}", end=", ")
@@ -822,7 +823,7 @@ symmetric = symmetry(**size, seed=p.seed)
 seeds = [
     {"width": 64, "examples": 1000, "iterations": 500, "seed": s} for s in range(5)
 ]
-symmetries = Store().sweep("06_basins_symmetry", symmetry, seeds, run=do)
+symmetries = Store().sweep("basins_symmetry", symmetry, seeds, run=do)
 print(symmetries.label)
 print(f"outputs after the swap differ by at most {symmetric['gap']:.1e}")
 

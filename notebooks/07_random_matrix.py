@@ -74,7 +74,8 @@ import torch
 from hesslib import EmpiricalRisk, count_outliers
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
@@ -394,7 +395,7 @@ many = {"sizes": SIZES, "distances": DISTANCES, "draws": 50}
 grid = [
     {"ratio": a, **many, "seed": s} for a in (0.5, 1.0, 2.0) for s in range(p.seeds)
 ]
-first = Store().sweep("07_theorem1", theorem1, grid, run=p.scale == "paper")
+first = Store().sweep("theorem1", theorem1, grid, run=p.scale == "paper")
 print(first.label)
 
 # %% tags=["remove-cell"]
@@ -687,7 +688,7 @@ grid = [
     for e in ("normal", "signs")
     for s in range(p.seeds)
 ]
-second = Store().sweep("07_theorem2", theorem2, grid, run=p.scale == "paper")
+second = Store().sweep("theorem2", theorem2, grid, run=p.scale == "paper")
 print(second.label)
 
 # %% tags=["hide-input"]
@@ -984,7 +985,7 @@ def two_blobs(draws, seed):
 
 # %%
 grid = [{"draws": 10, "seed": s} for s in range(p.seeds)]
-pairs = Store().sweep("07_blobs", two_blobs, grid, run=p.scale == "paper")
+pairs = Store().sweep("two_blobs", two_blobs, grid, run=p.scale == "paper")
 print(pairs.label)
 
 # %% tags=["hide-input"]
@@ -1337,7 +1338,7 @@ grid = [
     for kind, n_ in (("digits", 800), ("blobs", 500))
     for s in range((p.seeds + 1) // 2)
 ]
-nets = Store().sweep("07_networks", networks, grid, run=p.scale == "paper")
+nets = Store().sweep("population", networks, grid, run=p.scale == "paper")
 print(nets.label)
 
 

@@ -83,7 +83,8 @@ import torch
 from hesslib import EmpiricalRisk, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.explore import explore
-from hesslib.book.store import Store, made_here
+from hesslib.book.provenance import made_here
+from hesslib.book.store import Store
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.landscape import (
     align,
@@ -162,7 +163,7 @@ asked_steps = p.steps if p.scale == "paper" else [2.0, 4.0, 6.0]
 grid = [
     {"step": t, "seed": s, **asked} for t in asked_steps for s in range(p.seeds)
 ]
-edge = Store().sweep("08_edge", descend, grid, run=p.scale == "paper", jobs=2)
+edge = Store().sweep("edge", descend, grid, run=p.scale == "paper", jobs=2)
 print(edge.label)
 
 # %% tags=["remove-output", "hide-input"]
@@ -399,7 +400,7 @@ for name, r in split.items():
 runs = [
     {"data": d, "examples": 500, "seed": s} for d in split for s in range(p.seeds)
 ]
-pairs = Store().sweep("08_classes", classified, runs, run=p.scale == "paper")
+pairs = Store().sweep("classes", classified, runs, run=p.scale == "paper")
 print(pairs.label)
 
 # %% tags=["remove-output", "hide-input"]
@@ -536,7 +537,7 @@ matched = [
     for w in widths
     for s in range(p.seeds)
 ]
-bases = Store().sweep("08_rebasin", rebased, matched, run=p.scale == "paper")
+bases = Store().sweep("rebasin", rebased, matched, run=p.scale == "paper")
 print(bases.label)
 
 # %% tags=["remove-output", "hide-input"]
@@ -641,7 +642,7 @@ def step_lengths(batches, examples, iterations, seed):
 # %%
 trial = {"batches": [10, 512], "examples": 1000, "iterations": 1500}
 lengths = Store().sweep(
-    "08_norms",
+    "step_norms",
     step_lengths,
     [{**trial, "seed": s} for s in range(p.seeds)],
     run=p.scale == "paper",

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import sys
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -80,12 +81,32 @@ def write_numbers(app, error) -> None:
             target.write_text("".join(data["text/csv"]), encoding="utf-8")
 
 
+@cache
+def kit(root: Path, name: str):
+    """A module of the kit alone: the package needs torch, the HTML does not."""
+    spec = importlib.util.spec_from_file_location(name, root / "hesslib" / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def experiments(root: Path) -> dict[str, tuple]:
+    """The stored experiments: where each is made, its closure as the code is now, and the labels of its runs."""
+    closure, found = kit(root, "closure"), {}
+    code = closure.tree(root)
+    present = closure.present(code)
+    for name, made in closure.experiments(code).items():
+        path = root / "book" / "results" / f"{name}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        found[name] = (made, present[name], [json.loads(line) for line in lines])
+    return found
+
+
 def parameters_of(path: Path, root: Path) -> list[dict]:
     """A notebook's parameters: name, type, default, help, range, and values at the three scales."""
-    spec = importlib.util.spec_from_file_location("parameters", root / "hesslib" / "book" / "parameters.py")
-    kit = importlib.util.module_from_spec(spec)
-    sys.modules["parameters"] = kit  # dataclasses look their module up
-    spec.loader.exec_module(kit)  # the module alone: the package needs torch, the HTML does not
+    parameters = kit(root, "parameters")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     declared = next(
@@ -94,9 +115,9 @@ def parameters_of(path: Path, root: Path) -> list[dict]:
     )
     calls = (n for c in code for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Call))
     resolve = next((n for n in calls if getattr(n.func, "id", "") == "resolve"), None)
-    ranges = {"scale": kit.choice(*SCALES)}
+    ranges = {"scale": parameters.choice(*SCALES)}
     for keyword in resolve.keywords if resolve else []:
-        ranges[keyword.arg] = eval(compile(ast.Expression(keyword.value), str(path), "eval"), vars(kit))
+        ranges[keyword.arg] = eval(compile(ast.Expression(keyword.value), str(path), "eval"), vars(parameters))
     found = []
     for name, kind, default, text in re.findall(r"^(\w+): (\w+) = (.+?)  # (.+)$", declared, re.M):
         default, allowed = ast.literal_eval(default), ranges[name]
@@ -153,7 +174,7 @@ def cost_line(path: Path, root: Path) -> str:
     for scale in SCALES[:2]:
         made = costs.get(scale)
         parts.append(f"{scale} {made['seconds']:,} s, {made['gib']:.1f} GiB" if made else f"{scale} not measured")
-    stored = [json.loads(p.read_text()) for p in (root / "book" / "results").glob(f"{path.stem}*/*.json")]
+    stored = [m for made, _, labels in experiments(root).values() if made.chapter == path.stem for m in labels]
     seconds = sum(m["seconds"] for m in stored)
     long = f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds / 60:.0f} min"
     parts.append(f"paper {long} for {len(stored)} stored runs, memory not recorded" if stored else "paper as quick")
@@ -268,23 +289,21 @@ class NotebookTable(SphinxDirective):
 
 
 class ResultsTable(SphinxDirective):
-    """The stored results, one line for each experiment."""
+    """The stored results, one line for each experiment, and how many of its labels are true."""
 
     def run(self) -> list[nodes.Node]:
-        groups: dict[str, list[dict]] = {}
-        for path in sorted((Path(self.env.srcdir) / "book" / "results").rglob("*.json")):
-            self.env.note_dependency(str(path))
-            made = json.loads(path.read_text(encoding="utf-8"))
-            groups.setdefault(made["name"], []).append(made)
-        rows = []
-        for name, runs in groups.items():
-            join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs}))
-            seconds = sum(r["seconds"] for r in runs)
-            dates = join("date").replace("-", "\u2011")
-            rows.append([name, str(len(runs)), f"{seconds:.0f}\u00a0s", dates, join("device"), join("code")])
-        if not rows:
-            return [nodes.paragraph("", "No stored results yet.")]
-        return [table(["experiment", "runs", "time", "date", "device", "hesslib"], rows)]
+        root, rows = Path(self.env.srcdir), []
+        for name, (made, closure, runs) in sorted(experiments(root).items()):
+            self.env.note_dependency(str(root / "book" / "results" / f"{name}.jsonl"))
+            join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs if key in r}))
+            imported = sum("imported" in r for r in runs)
+            stale = sum("imported" not in r and r["closure"] != closure for r in runs)
+            states = {"by this code": len(runs) - imported - stale, "older label": imported, "stale, not used": stale}
+            state = ", ".join(f"{count} {word}" for word, count in states.items() if count) or "not run"
+            seconds = f"{sum(r['seconds'] for r in runs):.0f}\u00a0s"
+            dates, where = join("date").replace("-", "\u2011"), f"{made.chapter}, {made.function}"
+            rows.append([name, where, state, seconds, dates, join("device"), join("commit")])
+        return [table(["experiment", "made by", "runs", "time", "date", "device", "commit"], rows)]
 
 
 class BenchmarkTable(SphinxDirective):

@@ -7,83 +7,21 @@ that train and draw; so the audit takes from a chapter's source only the functio
 from __future__ import annotations
 
 import ast
-import hashlib
-import inspect
-import json
 import linecache
-import symtable
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .closure import bound, experiments, tree, used
 from .parameters import ParameterError
 from .paths import ROOT
-from .store import Store
+from .store import Store, labels, stale
 
 TOLERANCE = 1e-6
-
-
-def cells(source: Path) -> list[tuple[str, str]]:
-    """Kind and text of the cells of a py:percent file."""
-    import jupytext
-
-    return [(cell.cell_type, cell.source) for cell in jupytext.read(source).cells]
-
-
-@cache
-def defined() -> dict[str, tuple[Path, str, str]]:
-    """For each stored experiment: the chapter that makes it, its function, and the heading above it."""
-    found = {}
-    for source in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py")):
-        heading = ""
-        for kind, text in cells(source):
-            if kind == "markdown":
-                heading = next((x.lstrip("# ") for x in text.splitlines()[::-1] if x.startswith("#")), heading)
-                continue
-            for node in ast.walk(ast.parse(text)):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Attribute)
-                    and node.func.attr in ("sweep", "run")
-                    and len(node.args) >= 2
-                    and isinstance(node.args[0], ast.Constant)
-                    and isinstance(node.args[1], ast.Name)
-                ):
-                    found[node.args[0].value] = (source, node.args[1].id, heading)
-    return found
-
-
-def origin(name: str) -> dict[str, str]:
-    """The chapter, section and function that make the results of an experiment; empty if none does yet."""
-    if name not in defined():
-        return {}
-    source, function, heading = defined()[name]
-    return {"notebook": source.stem, "section": heading, "function": function}
-
-
-def bound(node: ast.stmt) -> set[str]:
-    """Names that a statement of a cell binds."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(a.asname or a.name).split(".")[0] for a in node.names}
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-
-
-def needs(node: ast.stmt) -> set[str]:
-    """Global names that a statement of a cell uses."""
-
-    def used(table):
-        inside = table.get_type() != "module"
-        here = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (s.is_global() or not inside)}
-        return here.union(*map(used, table.get_children()))
-
-    return used(symtable.symtable(ast.unparse(node), "cell", "exec"))
 
 
 def load_function(source: Path, name: str) -> Callable[..., dict[str, Any]]:
@@ -92,7 +30,7 @@ def load_function(source: Path, name: str) -> Callable[..., dict[str, Any]]:
     Raises:
         ParameterError: it is not there, or it needs what only running the chapter gives.
     """
-    text = "\n".join(t for kind, t in cells(source) if kind == "code")
+    text = source.read_text(encoding="utf-8")
     statements = ast.parse(text).body
     needed, wanted = set(), {name}
     while wanted:
@@ -104,7 +42,7 @@ def load_function(source: Path, name: str) -> Callable[..., dict[str, Any]]:
             raise ParameterError(f"{source.name}: there is no function {name}")
         for i in set(makers) - needed:
             needed.add(i)
-            wanted |= needs(statements[i])
+            wanted |= {chain[0] for chain in used(statements[i])}
     lines = text.splitlines()
     part = "\n".join("\n".join(lines[statements[i].lineno - 1 : statements[i].end_lineno]) for i in sorted(needed))
     file, namespace = f"<{source.stem}: {name}>", {"__name__": source.stem}
@@ -121,12 +59,12 @@ class Finding:
     distance: float  # largest deviation of any number, relative to it (or, for numbers near zero, see compare)
     where: str  # the array in which it occurred
     agrees: bool
-    same_function: bool  # whether the text of the function is still that which made the result
+    stale: bool  # whether its code has changed since
     seconds: float
 
     def __str__(self) -> str:
         words = "agrees" if self.agrees else "DIFFERS"
-        text = "" if self.same_function else "; the function's text has changed since"
+        text = "; its code has changed since" if self.stale else ""
         return f"{self.entry}: {words}, largest deviation {self.distance:.1e} in {self.where}{text}"
 
 
@@ -153,34 +91,32 @@ def compare(found: dict[str, Any], kept: dict[str, np.ndarray]) -> tuple[float, 
     return worst
 
 
-def audit(label: Path, tolerance: float = TOLERANCE) -> Finding:
-    """Recompute one stored result, given by its json file, and compare."""
-    made = json.loads(label.read_text())
-    name, parameters = made["name"], made["parameters"]
-    kept = Store(label.parents[1]).load(name, parameters)
-    entry = f"{name}/{label.stem}"
+def audit(label: dict[str, Any], tolerance: float = TOLERANCE) -> Finding:
+    """Recompute one stored result, given by its label, and compare."""
+    name, parameters, entry = label["name"], label["parameters"], f"{label['name']}/{label['key']}"
+    kept = Store().load(name, parameters)
+    code = tree()
+    experiment = experiments(code).get(name)
     if kept is None:
         raise ParameterError(f"{entry}: the stored files are damaged")
-    if name not in defined():
+    if experiment is None:
         raise ParameterError(f"{entry}: no chapter makes {name}")
-    source, function, _ = defined()[name]
-    compute = load_function(source, function)
-    text = hashlib.sha256(inspect.getsource(compute).encode()).hexdigest()[:12]
+    compute = load_function(ROOT / "notebooks" / f"{experiment.chapter}.py", experiment.function)
+    old = stale(kept[1], code.closure(f"notebooks.{experiment.chapter}", experiment.function))
     start = time.perf_counter()
     distance, where = compare(compute(**parameters), kept[0])
     seconds = time.perf_counter() - start
-    return Finding(entry, distance, where, distance <= tolerance, text == made["function"], seconds)
+    return Finding(entry, distance, where, distance <= tolerance, old, seconds)
 
 
-def entries(names: list[str]) -> list[Path]:
-    """The json files of stored results by NAME or NAME/KEY; all if none is named. Raises ``ParameterError``."""
-    folder = Store().folder
-    every = sorted(folder.rglob("*.json"))
+def entries(names: list[str]) -> list[dict[str, Any]]:
+    """Labels of stored results by NAME or NAME/KEY; all of them if none is named."""
+    every = labels()
     chosen = []
     for name in names:
-        match = [p for p in every if name in (p.parent.name, f"{p.parent.name}/{p.stem}")]
+        match = [one for one in every if name in (one["name"], f"{one['name']}/{one['key']}")]
         if not match:
-            valid = ", ".join(sorted({p.parent.name for p in every}))
+            valid = ", ".join(sorted({one["name"] for one in every}))
             raise ParameterError(f"stored result {name!r} is not there: give NAME or NAME/KEY, names are {valid}")
         chosen += match
     return chosen if names else every

@@ -19,10 +19,10 @@ from scipy import stats
 
 from .._files import replacing
 from ..curvature.outliers import count_outliers
-from .audit import origin
+from .closure import Experiment, experiments, present, tree
 from .parameters import ParameterError
 from .paths import ROOT
-from .store import Store
+from .store import published_labels, published_result, stale
 
 LEDGER = ROOT / "book" / "claims.yml"
 ACKNOWLEDGED = ROOT / "book" / "claims.json"
@@ -48,15 +48,24 @@ class Measure:
 
 
 @cache
+def made() -> tuple[dict[str, Experiment], dict[str, str]]:
+    """Where each stored experiment is made, and the closures of all as the code is now."""
+    code = tree()
+    return experiments(code), present(code)
+
+
+def origin(name: str) -> dict[str, str]:
+    """The chapter, section and function that make the results of an experiment; empty if none does yet."""
+    found = made()[0].get(name)
+    return {"notebook": found.chapter, "section": found.heading, "function": found.function} if found else {}
+
+
+@cache
 def stored(name: str) -> list[tuple[dict, dict, dict]]:
-    """Parameters, arrays and provenance of every stored run of an experiment, in the order of its parameters."""
-    found, store = [], Store()
-    for path in sorted((store.folder / name).glob("*.json")):
-        parameters = json.loads(path.read_text())["parameters"]
-        loaded = store.load(name, parameters)
-        if loaded is not None:
-            found.append((parameters, *loaded))
-    return sorted(found, key=lambda run: json.dumps(run[0], sort_keys=True))
+    """Parameters, arrays and label of every published run of an experiment that is not stale, by parameters."""
+    labels = [label for label in published_labels(name) if not stale(label, made()[1].get(name, ""))]
+    found = [(label["parameters"], published_result(label), label) for label in labels]
+    return sorted((run for run in found if run[1] is not None), key=lambda run: json.dumps(run[0], sort_keys=True))
 
 
 def matches(value: Any, wanted: Any) -> bool:

@@ -31,7 +31,7 @@ from traitlets.config import Config
 from .._files import StorageError, replacing
 from .parameters import ParameterError
 from .paths import ROOT
-from .store import code_hash, device_name, versions
+from .provenance import code_hash, device_name, versions
 
 NOTEBOOKS = ROOT / "notebooks"
 COSTS = ROOT / "book" / "chapter_costs.json"

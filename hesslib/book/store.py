@@ -1,138 +1,153 @@
 """Results on disk: computed once, resumed, and labelled with how, when and where they were made.
 
-A result is a dict of arrays. It lies in two files named after what was computed: ``KEY.npz`` and,
-written after it, ``KEY.json`` with the provenance and the checksums of both. A result without a
-valid pair does not exist, so a run killed at any moment leaves nothing that could be mistaken for one.
-Of several runs that make the same result at the same time the first one's is kept.
+A result is a dict of arrays. While it is worked on, it lies in two loose files named after its parameters,
+``_build/store/NAME/KEY.npz`` and, written after it, ``KEY.json``, its label. A result without a valid pair does not
+exist, so a run killed at any moment leaves nothing that could be mistaken for one; of several runs that make the same
+result at the same time the first one's is kept. What is published lies packed in ``book/results`` (see ``pack``).
+
+A label names the closure of the function that made the result. Where the function's closure is another by now, the
+result is stale and is not used. Results with ``imported`` in their label were made before there were closures: they are
+used, and named wherever labels are counted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import io
 import json
 import os
-import platform
-import subprocess
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock
 from joblib import Parallel, delayed, parallel_config
 
 from .._checks import whole
 from .._files import StorageError, replacing
 from .._progress import bar
+from . import closure as closures
 from .paths import ROOT
+from .provenance import array_checksum, key_of, label_checksum, provenance, seal
 
+PUBLISHED = ROOT / "book" / "results"
+WEIGHTS = "weights"  # arrays whose name begins so are published in a file of their own
 Result = dict[str, np.ndarray]
+Found = tuple[Result, dict[str, Any]]
 
 
-def code_hash() -> str:
-    """Hash of the code that numbers depend on: the curvature, theory and experiments wings."""
-    digest = hashlib.sha256()
-    for wing in ("curvature", "theory", "experiments"):
-        for path in sorted((ROOT / "hesslib" / wing).glob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def device_name() -> str:
-    """The processor that computes, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def read_arrays(path: Path, prefix: str, checksums: dict[str, str]) -> Result | None:
+    """Arrays of an archive, by their checksums; None if one is missing or not as it was."""
+    found = {}
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+        with zipfile.ZipFile(path) as archive:
+            for name, checksum in checksums.items():
+                found[name] = np.load(io.BytesIO(archive.read(f"{prefix}{name}.npy")), allow_pickle=False)
+                if array_checksum(found[name]) != checksum:
+                    return None
+    except Exception:  # a changed byte of an archive is reported in many ways
+        return None
+    return found
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    import scipy
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__.split("+")[0],
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
+def read_label(text: str) -> dict[str, Any] | None:
+    """A label; None if it is not as it was."""
+    try:
+        label = json.loads(text)
+        return label if label["checksum"] == label_checksum(label) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
-def made_here() -> str:
-    """Versions, machine and code of what is being computed now, for the end of a chapter."""
-    numbers = ", ".join(f"{k} {v}" for k, v in versions().items())
-    return f"{numbers}\ncomputed on {device_name()}; hesslib {code_hash()}"
+def published_labels(name: str, folder: Path = PUBLISHED) -> list[dict[str, Any]]:
+    """Labels of the published runs of an experiment; a damaged line is left out with a warning that names it."""
+    path, labels = folder / f"{name}.jsonl", []
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+        label = read_label(line)
+        if label is None:
+            warnings.warn(f"{path.name}, line {number}: the label is damaged, its run is not used", stacklevel=2)
+        else:
+            labels.append(label)
+    return labels
 
 
-def provenance(name: str, parameters: dict[str, Any], source: str, seconds: float) -> dict[str, Any]:
-    """How, when and where a result was made."""
-    head = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
-    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "name": name,
-        "parameters": parameters,
-        "function": hashlib.sha256(source.encode()).hexdigest()[:12],
-        "code": code_hash(),
-        "commit": commit or "unknown",
-        "versions": versions(),
-        "device": device_name(),
-        "seconds": round(seconds, 2),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+def published_result(label: dict[str, Any], folder: Path = PUBLISHED) -> Result | None:
+    """The arrays of a published run; None, with a warning, if they are damaged."""
+    found, name, key = {}, label["name"], label["key"]
+    for heavy in (False, True):
+        part = {a: c for a, c in label["arrays"].items() if a.startswith(WEIGHTS) == heavy}
+        ending = ".weights.npz" if heavy else ".npz"
+        arrays = read_arrays(folder / f"{name}{ending}", f"{key}/", part) if part else {}
+        if arrays is None:
+            warnings.warn(f"{name}/{key}: the stored arrays are damaged and will not be used", stacklevel=2)
+            return None
+        found |= arrays
+    return found
 
 
-def label_digest(made: dict[str, Any]) -> str:
-    """Checksum of a label's other entries."""
-    rest = {key: value for key, value in made.items() if key != "label_sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def labels(store: Store | None = None) -> list[dict[str, Any]]:
+    """Labels of all intact results of a store, loose ones before published ones of the same parameters."""
+    store = store or Store()
+    read = [read_label(file.read_text(errors="replace")) for file in sorted(store.folder.glob("*/*.json"))]
+    if store.published is not None:
+        read += [one for path in sorted(store.published.glob("*.jsonl")) for one in published_labels(path.stem)]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for label in filter(None, read):
+        found.setdefault((label["name"], label["key"]), label)
+    return [found[key] for key in sorted(found)]
 
 
 class Store:
-    """A folder of results; the default is the book's own, ``book/results``."""
+    """Results in a folder; by default the working store, ``_build/store``, with the published ones behind it."""
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder or os.environ.get("HESSLIB_STORE") or ROOT / "book" / "results")
+        folder = folder or os.environ.get("HESSLIB_STORE")
+        self.published = None if folder else PUBLISHED
+        self.folder = Path(folder or ROOT / "_build" / "store")
 
     def path(self, name: str, parameters: dict[str, Any]) -> Path:
-        """Where a result lies, without the ending. The parameters must be what JSON can hold."""
-        try:
-            text = json.dumps(parameters, sort_keys=True)
-        except TypeError as error:
-            raise TypeError(f"parameters of {name}: {error}; give numbers, texts, and lists of them") from error
-        key = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self.folder / name / key
+        """Where a result lies while it is worked on, without the ending."""
+        return self.folder / name / key_of(name, parameters)
 
-    def load(self, name: str, parameters: dict[str, Any]) -> tuple[Result, dict[str, Any]] | None:
-        """A stored result and its provenance; None if there is none, or with a warning if it is damaged."""
+    def load(self, name: str, parameters: dict[str, Any], closure: str | None = None) -> Found | None:
+        """A stored result and its label; None if there is none, or with a warning if it is damaged or stale.
+
+        Args:
+            name, parameters: of the experiment and the run.
+            closure: what the label must name; None takes a result of any.
+        """
+        loose = self._loose(name, parameters, closure)
+        if loose is not None or self.published is None:
+            return loose
+        key = key_of(name, parameters)
+        label = next((one for one in published_labels(name, self.published) if one["key"] == key), None)
+        if label is None or stale(label, closure):
+            return None
+        result = published_result(label, self.published)
+        return None if result is None else (result, label)
+
+    def _loose(self, name: str, parameters: dict[str, Any], closure: str | None) -> Found | None:
         path = self.path(name, parameters)
-        arrays, label = path.with_suffix(".npz"), path.with_suffix(".json")
-        if not (arrays.exists() and label.exists()):
+        arrays, file = path.with_suffix(".npz"), path.with_suffix(".json")
+        if not (arrays.exists() and file.exists()):
             return None
-        try:
-            made, packed = json.loads(label.read_text()), arrays.read_bytes()
-            intact = made["sha256"] == hashlib.sha256(packed).hexdigest()
-            # labels written before there was a checksum of their own are taken as they are
-            intact = intact and made.get("label_sha256") in (None, label_digest(made))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            intact = False
-        if not intact:
-            warnings.warn(f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=2)
+        label = read_label(file.read_text(errors="replace"))
+        result = label and read_arrays(arrays, "", label["arrays"])
+        if result is None:
+            warnings.warn(f"{name}/{path.name}: the stored files are damaged and will not be used", stacklevel=3)
             return None
-        with np.load(io.BytesIO(packed), allow_pickle=False) as data:
-            return {key: data[key] for key in data.files}, made
+        return None if stale(label, closure) else (result, label)
 
     def save(self, name: str, parameters: dict[str, Any], result: Result, made: dict[str, Any]) -> None:
-        """Write a result so that it is there whole or not at all; one that is there already stays.
+        """Write a result so that it is there whole or not at all; an intact one of the same closure stays.
+
+        Args:
+            name, parameters: of the experiment and the run.
+            result: arrays by name.
+            made: how it was made (``provenance``).
 
         Raises:
             StorageError: the disk is full or the folder cannot be written to; earlier results are intact.
@@ -140,38 +155,38 @@ class Store:
         """
         path, packed = self.path(name, parameters), io.BytesIO()
         np.savez_compressed(packed, allow_pickle=False, **result)
-        made = {**made, "sha256": hashlib.sha256(packed.getvalue()).hexdigest()}
-        made["label_sha256"] = label_digest(made)
+        label = seal({**made, "name": name, "parameters": parameters}, result)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # a pair is never taken apart: who comes second finds it whole and leaves it
             with FileLock(path.parent / ".lock"), warnings.catch_warnings(action="ignore"):
-                if self.load(name, parameters) is None:
+                if self._loose(name, parameters, label.get("closure")) is None:
                     with replacing(path.with_suffix(".npz")) as file:
                         file.write(packed.getvalue())
                     with replacing(path.with_suffix(".json"), "w") as file:
-                        file.write(json.dumps(made, indent=1, sort_keys=True) + "\n")
+                        file.write(json.dumps(label, indent=1, sort_keys=True) + "\n")
         except OSError as error:
             raise StorageError(f"the result of {name} could not be stored: {error}; earlier ones are intact") from error
 
     def run(
-        self,
-        name: str,
-        function: Callable[..., Result],
-        parameters: dict[str, Any],
-        source: str | None = None,
-    ) -> tuple[Result, dict[str, Any]]:
-        """The stored result of ``function(**parameters)``, computed and stored if it is not there.
+        self, name: str, function: Callable[..., Result], parameters: dict[str, Any], closure: str | None = None
+    ) -> Found:
+        """The stored result of ``function(**parameters)``, computed and stored if there is none of this closure.
 
-        A function that goes on from a checkpoint may return its whole time as ``seconds``, for the label.
+        Args:
+            name: of the experiment.
+            function: gives arrays by name; it stands at the top of a module or notebook.
+            parameters: what JSON can hold.
+            closure: of the function, where it is known already (another process has no text of a notebook's cells).
         """
-        found = self.load(name, parameters)
+        closure = closure or closures.of(function)
+        found = self.load(name, parameters, closure)
         if found is None:
-            source, start = source or inspect.getsource(function), time.perf_counter()
+            made, start = provenance(name, parameters, closure, 0), time.perf_counter()
             result = {k: np.asarray(v) for k, v in function(**parameters).items()}
-            seconds = max(time.perf_counter() - start, float(result.get("seconds", 0)))
-            self.save(name, parameters, result, provenance(name, parameters, source, seconds))
-            found = self.load(name, parameters)
+            made["seconds"] = round(time.perf_counter() - start, 2)
+            self.save(name, parameters, result, made)
+            found = self._loose(name, parameters, closure)
         return found
 
     def sweep(
@@ -189,20 +204,28 @@ class Store:
         processes are faster than more threads.
         """
         whole(1, jobs=jobs)
-        grid = list(grid)
+        grid, closure = list(grid), closures.of(function)
         if run:
-            missing, source = [q for q in grid if self.load(name, q) is None], inspect.getsource(function)
+            missing = [q for q in grid if self.load(name, q, closure) is None]
             with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // jobs)):
-                calls = (delayed(self.run)(name, function, q, source) for q in bar(missing, desc=name))
+                calls = (delayed(self.run)(name, function, q, closure) for q in bar(missing, desc=name))
                 Parallel(n_jobs=jobs)(calls)
-        return Sweep(name, grid, [self.load(name, q) for q in grid])
+        found = [self.load(name, q, closure) for q in grid]
+        with warnings.catch_warnings(action="ignore"):
+            old = [f is None and self.load(name, q) is not None for q, f in zip(grid, found, strict=True)]
+        return Sweep(name, grid, found, sum(old))
+
+
+def stale(label: dict[str, Any], closure: str | None) -> bool:
+    """Whether a result was made by other code than that of the closure."""
+    return closure is not None and "imported" not in label and label.get("closure") != closure
 
 
 class Sweep:
-    """Stored results over a list of settings, those not run left out."""
+    """Stored results over a list of settings, those not run left out, and the number of those that are stale."""
 
-    def __init__(self, name: str, grid: list[dict], found: list[tuple[Result, dict] | None]) -> None:
-        self.name, self.asked = name, len(grid)
+    def __init__(self, name: str, grid: list[dict], found: list[Found | None], stale: int = 0) -> None:
+        self.name, self.asked, self.stale = name, len(grid), stale
         there = [(p, *f) for p, f in zip(grid, found, strict=True) if f is not None]
         self.parameters = [p for p, _, _ in there]
         self.results = [r for _, r, _ in there]
@@ -223,12 +246,16 @@ class Sweep:
     @property
     def label(self) -> str:
         """Where and when the results were made, in a sentence; 'not run' if there are none."""
+        old = f"; {self.stale} made by earlier code are stale and not used" if self.stale else ""
         if not self.made:
-            return f"{self.name}: not run"
+            return f"{self.name}: not run{old}"
         dates = sorted(m["date"] for m in self.made)
         seconds = sum(m["seconds"] for m in self.made)
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
         devices = ", ".join(sorted({m["device"] for m in self.made}))
-        code = ", ".join(sorted({m["code"] for m in self.made}))
+        imported = sum("imported" in m for m in self.made)
+        commits = ", ".join(sorted({m["commit"] for m in self.made if "imported" not in m}))
+        commits = f", commit {commits}" if commits else ""
+        kept = f", {imported} with a label from before the code was recorded" if imported else ""
         runs = f"{len(self)} of {self.asked} stored runs of {self.name}"
-        return f"{runs}, {when}, {seconds:.0f} s on {devices}, code {code}"
+        return f"{runs}, {when}, {seconds:.0f} s on {devices}{commits}{kept}{old}"

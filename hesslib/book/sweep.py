@@ -25,7 +25,8 @@ from .._progress import bar
 from . import runner
 from .parameters import ParameterError
 from .paths import ROOT
-from .store import Store, code_hash, provenance
+from .provenance import code_hash, provenance
+from .store import Store
 
 Row = dict[str, Any]
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from hesslib._files import replacing
 from hesslib.book.paths import ROOT
-from hesslib.book.store import code_hash, device_name, versions
+from hesslib.book.provenance import code_hash, device_name, versions
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train

@@ -19,7 +19,7 @@ from hesslib import EmpiricalRisk, spectral_density, spectrum, top_eigenpairs
 from hesslib._files import replacing
 from hesslib._progress import bar
 from hesslib.book.paths import ROOT
-from hesslib.book.store import code_hash, device_name, versions
+from hesslib.book.provenance import code_hash, device_name, versions
 from hesslib.experiments.models import alexnet, fully_connected
 
 OUTPUT = ROOT / "book" / "method_costs.json"

@@ -103,13 +103,13 @@ def stored_values(name, key, **where):
 
 @answers("Exercise: one batch in between")
 def test_the_largest_eigenvalue_grows_with_the_batch_on_average():
-    top = [np.mean(stored_values("05_algorithm", "top", batch=b, step_size=0.02)) for b in (10, 32, 100, 512)]
+    top = [np.mean(stored_values("batches", "top", batch=b, step_size=0.02)) for b in (10, 32, 100, 512)]
     assert top == sorted(top), top
 
 
 @answers("Exercise: a larger step")
 def test_only_the_larger_step_has_barriers():
-    barriers = {step: stored_values("06_basins_digits", "barrier", step=step) for step in (0.03, 0.05)}
+    barriers = {step: stored_values("basins_digits", "barrier", step=step) for step in (0.03, 0.05)}
     assert [len(b) for b in barriers.values()] == [5, 5]
     assert max(barriers[0.03]) < 0.023 < min(barriers[0.05])
 

@@ -10,7 +10,7 @@ import pytest
 
 from hesslib.book import runner
 from hesslib.book.paths import ROOT
-from hesslib.book.store import code_hash
+from hesslib.book.provenance import code_hash
 from tests.kit.offline import environment
 
 SOURCES = runner.sources([])

@@ -5,29 +5,29 @@ import json
 import numpy as np
 import pytest
 
-from hesslib.book.paths import ROOT
-from hesslib.book.store import Store
+from hesslib.book.store import PUBLISHED, published_labels, published_result
 
-ENTRIES = sorted((ROOT / "book" / "results").rglob("*.json"))
+NAMES = [path.stem for path in sorted(PUBLISHED.glob("*.jsonl"))]
 
 
-@pytest.mark.parametrize("path", ENTRIES, ids=lambda p: f"{p.parent.name}-{p.stem}")
-def test_every_stored_result_is_intact_and_labelled(path):
-    made = json.loads(path.read_text())
-    found = Store().load(made["name"], made["parameters"])
-    assert found is not None, "damaged"
-    assert all(np.isfinite(v).all() for v in found[0].values())
-    assert {"code", "commit", "date", "device", "function", "seconds", "versions"} <= set(made)
-    assert Store().path(made["name"], made["parameters"]).with_suffix(".json") == path
+@pytest.mark.parametrize("name", NAMES)
+def test_every_stored_result_is_intact_and_labelled(name):
+    labels = published_labels(name)
+    assert labels
+    for label in labels:
+        found = published_result(label)
+        assert found is not None, "damaged"
+        assert all(np.isfinite(v).all() for v in found.values()), label["key"]
+        made = label.get("imported", label)
+        assert {"commit", "date", "device", "seconds", "versions"} <= set(made)
 
 
 def stored(name):
-    found = [json.loads(p.read_text()) for p in ENTRIES if p.parent.name == name]
-    return [(m["parameters"], Store().load(name, m["parameters"])[0]) for m in found]
+    return [(label["parameters"], published_result(label)) for label in published_labels(name)]
 
 
 def test_seeds_are_the_first_ones_without_gaps():
-    for name in {p.parent.name for p in ENTRIES}:
+    for name in NAMES:
         settings = {}
         for parameters, _ in stored(name):
             rest = json.dumps({k: v for k, v in parameters.items() if k != "seed"}, sort_keys=True)
@@ -37,13 +37,13 @@ def test_seeds_are_the_first_ones_without_gaps():
 
 
 def test_bulk_and_outliers_at_start_and_end():
-    for _, result in stored("01_spectrum"):
+    for _, result in stored("spectrum"):
         for values in result["eigenvalues"]:
             assert (np.abs(values) < 1e-3 * values[-1]).mean() > 0.85
 
 
 def test_negative_eigenvalues_respect_the_bound_of_nine_for_each_unit():
-    for parameters, result in stored("04_size"):
+    for parameters, result in stored("width"):
         found = int((result["eigenvalues"] < -1e-12).sum())
         assert 0.95 * 9 * parameters["width"] <= found <= 9 * parameters["width"]
 
@@ -57,7 +57,7 @@ TABLE_1 = {
 
 def test_gradient_descent_rows_of_table_1_are_within_15_per_cent():
     means = {}
-    for q, result in stored("03_data"):
+    for q, result in stored("clusters"):
         if q["batch_size"] == 0 and q["cluster_std"] == 1.0:
             means.setdefault((q["activation"], q["classes"]), []).append(result["moments"][0])
     assert means.keys() == TABLE_1.keys() and all(len(v) >= 5 for v in means.values())
@@ -68,7 +68,7 @@ def test_gradient_descent_rows_of_table_1_are_within_15_per_cent():
 def test_theorem_1_at_the_largest_size():
     """Largest eigenvalue and overlap against theory; 50 draws for each of 20 seeds, N = 6,400."""
     groups = {}
-    for q, result in stored("07_theorem1"):
+    for q, result in stored("theorem1"):
         groups.setdefault(q["ratio"], []).append(result)
     assert sorted(groups) == [0.5, 1.0, 2.0]
     for results in groups.values():
@@ -85,7 +85,7 @@ def test_theorem_1_at_the_largest_size():
 
 
 def test_theorem_2_counts_places_and_eigenvectors():
-    for q, result in stored("07_theorem2"):
+    for q, result in stored("theorem2"):
         m, n = round(q["ratio"] * q["examples"]), q["examples"]
         assert result["zeros"] == max(0, m - n)
         out = result["overlap_limit"] > 0
@@ -96,13 +96,13 @@ def test_theorem_2_counts_places_and_eigenvectors():
 
 
 def test_outliers_of_two_blobs_are_predicted_from_their_centres():
-    for _, result in stored("07_blobs"):
+    for _, result in stored("two_blobs"):
         error = result["predicted"][:, :2] / result["largest"][:, :2] - 1
         assert np.abs(error).max() < 0.05
         assert (result["second"][:, 1] < result["largest"][:, 1] / 10).all()  # centred: one outlier
 
 
 def test_marchenko_pastur_fails_for_networks_where_the_population_covariance_does_not():
-    for q, result in stored("07_networks"):
+    for q, result in stored("population"):
         best_mp, sigma = result["distance"][:, 0, 2], result["distance"][:, 0, 3:].min(-1)
         assert (best_mp > 2 * result["null"]).all() and (sigma < best_mp).all(), q

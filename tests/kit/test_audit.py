@@ -1,34 +1,34 @@
 """Stored results can be computed again from the chapters' functions, and two are, each day others."""
 
-import json
 from datetime import date
 
 import numpy as np
 import pytest
 
 from hesslib import cli
-from hesslib.book import audit
+from hesslib.book import audit, closure
 from hesslib.book.parameters import ParameterError
 from hesslib.book.paths import ROOT
-from hesslib.book.store import Store, provenance
+from hesslib.book.provenance import provenance
+from hesslib.book.store import Store
 
-CHEAP = [p for p in audit.entries([]) if json.loads(p.read_text())["seconds"] < 5]
+CHEAP = [label for label in audit.entries([]) if label["seconds"] < 5]
 DAY = date.today().toordinal()
 # Two entries of the day, half the list apart, so that they rarely belong to one experiment.
 CHOSEN = [CHEAP[(DAY + i * (len(CHEAP) // 2)) % len(CHEAP)] for i in (0, 1)]
 
 
-@pytest.mark.parametrize("label", CHOSEN, ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("label", CHOSEN, ids=lambda label: f"{label['name']}-{label['key']}")
 def test_a_stored_result_of_the_day_is_what_its_function_gives(label):
     finding = audit.audit(label)
     assert finding.agrees, str(finding)
 
 
 def test_every_experiment_names_the_function_that_made_it():
-    for name in {p.parent.name for p in audit.entries([])}:
-        made = audit.origin(name)
-        source = ROOT / "notebooks" / f"{made['notebook']}.py"
-        assert callable(audit.load_function(source, made["function"]))
+    made = closure.experiments(closure.tree())
+    for name in {label["name"] for label in audit.entries([])}:
+        source = ROOT / "notebooks" / f"{made[name].chapter}.py"
+        assert callable(audit.load_function(source, made[name].function))
 
 
 CELLS = """
@@ -84,11 +84,11 @@ def test_comparison_notices_one_changed_number():
 
 def test_a_drifted_result_fails_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HESSLIB_STORE", str(tmp_path))
-    parameters = next(json.loads(p.read_text())["parameters"] for p in CHEAP if p.parent.name == "03_data_recipe")
+    parameters = next(label["parameters"] for label in CHEAP if label["name"] == "recipe")
     result = {"mean": np.array(1.0), "iterations": np.array(2)}
-    Store().save("03_data_recipe", parameters, result, provenance("03_data_recipe", parameters, "old text", 0.0))
-    assert cli.main(["audit", "03_data_recipe"]) == 1
+    Store().save("recipe", parameters, result, provenance("recipe", parameters, "old code", 0.0))
+    assert cli.main(["audit", "recipe"]) == 1
     out = capsys.readouterr().out
-    assert "DIFFERS" in out and "the function's text has changed" in out
+    assert "DIFFERS" in out and "its code has changed since" in out
     assert cli.main(["audit", "no_such"]) == 2
-    assert "'no_such' is not there: give NAME or NAME/KEY, names are 03_data_recipe" in capsys.readouterr().err
+    assert "'no_such' is not there: give NAME or NAME/KEY, names are recipe" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_checks(values, check, holds):
 
 
 def test_verdict_follows_from_the_checks():
-    one = {"quantity": "largest", "results": "04_size", "each": "eigenvalues[-1]"}
+    one = {"quantity": "largest", "results": "width", "each": "eigenvalues[-1]"}
     claim = {"id": "x", "section": 1, "statement": "s", "paper": "p", "chapter": "04_size", "why": "{0.mean:.3f}"}
     verdict = lambda *bounds: claims.evaluate({**claim, "checks": [{**one, "at_least": b} for b in bounds]}, {})
     assert verdict(0, 0.1)["verdict"] == "holds" and verdict(0)["why"] == ""
@@ -94,14 +94,14 @@ def test_verdict_follows_from_the_checks():
 
 
 def test_groups_compare_runs_of_one_seed():
-    spec = {"results": "04_size", "each": "parameters", "by": "width", "group": "v[-1] / v[0]"}
+    spec = {"results": "width", "each": "parameters", "by": "width", "group": "v[-1] / v[0]"}
     found = claims.measure(spec)
     assert found.count == found.seeds >= 5 and abs(found.mean - 55660 / 7960) < 1e-12 and found.std == 0
 
 
 def test_an_expression_that_cannot_be_evaluated_is_named():
     with pytest.raises(ParameterError, match=r"'quantity'.*'no_such_array'"):
-        claims.measure({"quantity": "quantity", "results": "04_size", "each": "no_such_array"})
+        claims.measure({"quantity": "quantity", "results": "width", "each": "no_such_array"})
 
 
 @pytest.mark.parametrize("quote", BOOK["quotes"], ids=lambda q: f"{q['notebook']}-{q['name']}")

@@ -70,7 +70,7 @@ def units(folder, seeds, pipe=None):
         spy(folder, pipe.send)
     for seed in seeds:
         function = lambda seed: unit(folder, seed, pipe.send if pipe else lambda phase: None)
-        Store(folder / "store").run("unit", function, {"seed": seed}, source="unit")
+        Store(folder / "store").run("unit", function, {"seed": seed}, closure="unit")
 
 
 class Halves:

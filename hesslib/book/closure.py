@@ -1,0 +1,310 @@
+"""The code that a result depends on, as one hash.
+
+The closure of a function is the function and every function, class and constant of ours that it reaches, through the
+names it uses and the imports that bind them. It is found in the text of the modules, without running them, so the
+closure of another commit can be computed too. Docstrings, comments and annotations are left out, and so are the names
+of modules: rewriting the prose or moving a function to another file does not change it, and a changed number does.
+Other packages count by the name under which they are imported; their versions stand in a label of their own.
+
+The ground floor (bars, files, checks of arguments) and the kit of the book (storing, drawing) compute no number and are
+left out. This module imports nothing of ours, so that the build of the pages can load it without torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import subprocess
+import symtable
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+LEFT_OUT = ("hesslib._checks", "hesslib._files", "hesslib._progress", "hesslib.book")
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class ClosureError(ValueError):
+    """The closure of a function cannot be found; the message says why."""
+
+
+class _Bare(ast.NodeTransformer):
+    """A syntax tree without docstrings and annotations."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Drop expressions that are only a text, and keep a body from becoming empty."""
+        super().generic_visit(node)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            is_text = lambda n: isinstance(n, ast.Expr) and isinstance(getattr(n.value, "value", None), str)
+            node.body = [n for n in body if not is_text(n)] or [ast.Pass()]
+        for name in ("returns", "annotation"):
+            if getattr(node, name, None) is not None:
+                setattr(node, name, ast.Constant(None) if isinstance(node, ast.AnnAssign) else None)
+        return node
+
+
+def _dump(node: object) -> str:
+    """A tree as text that does not depend on the version of Python: fields without a value are left out."""
+    if isinstance(node, list):
+        return "[" + ",".join(map(_dump, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    skipped = ("ctx", "kind", "type_comment", "type_params")
+    fields = [(name, value) for name, value in ast.iter_fields(node) if name not in skipped and value not in (None, [])]
+    return f"{type(node).__name__}({','.join(f'{name}={_dump(value)}' for name, value in fields)})"
+
+
+def _digest(texts: set[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:16]
+
+
+def bound(node: ast.stmt) -> set[str]:
+    """Names that a statement at the top of a module binds."""
+    if isinstance(node, FUNCTIONS | ast.ClassDef):
+        return {node.name}
+    found = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import | ast.ImportFrom):
+            found |= {(a.asname or a.name).split(".")[0] for a in inner.names}
+        elif isinstance(inner, FUNCTIONS | ast.ClassDef):
+            found.add(inner.name)
+        elif isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+            found.add(inner.id)
+    return found
+
+
+def used(node: ast.stmt) -> set[tuple[str, ...]]:
+    """Names of the module that a bare statement uses, each with the attributes asked of it: ``("np", "sqrt")``."""
+
+    def names(table: symtable.SymbolTable) -> set[str]:
+        top = table.get_type() == "module"
+        here = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (s.is_global() or top)}
+        return here.union(*map(names, table.get_children()))
+
+    everywhere = names(symtable.symtable(ast.unparse(node), "statement", "exec"))
+    found, inside = set(), set()
+    for inner in ast.walk(node):
+        chain, root = [], inner
+        while isinstance(root, ast.Attribute):
+            chain, root = [root.attr, *chain], root.value
+        if chain and isinstance(root, ast.Name) and id(inner) not in inside:
+            found.add((root.id, *chain))
+            while isinstance(inner, ast.Attribute):
+                inner = inner.value
+                inside.add(id(inner))
+        elif isinstance(inner, ast.Name) and id(inner) not in inside:
+            found.add((inner.id,))
+    return {chain for chain in found if chain[0] in everywhere}
+
+
+class Module(NamedTuple):
+    """A module's bare statements, and for each name the numbers of those that bind it."""
+
+    name: str
+    package: str
+    statements: list[ast.stmt]
+    binders: dict[str, list[int]]
+
+
+class Code:
+    """A tree of modules as text.
+
+    Args:
+        read: gives the text of a file by its path from the root, None if there is none.
+        chapters: names of the notebooks' sources, without the ending.
+        also: texts of modules that are not files, by name, as of the cells executed in Jupyter.
+    """
+
+    def __init__(
+        self, read: Callable[[str], str | None], chapters: list[str], also: dict[str, str] | None = None
+    ) -> None:
+        self.read, self.chapters, self.also = read, chapters, also or {}
+        self.modules: dict[str, Module | None] = {}
+
+    def module(self, name: str) -> Module | None:
+        """A module of ours by name; None if it is not one."""
+        if name not in self.modules:
+            path, package, text = name.replace(".", "/"), name.rpartition(".")[0], self.also.get(name)
+            if text is None and name.split(".")[0] in ("hesslib", "notebooks", "tests"):
+                text = self.read(f"{path}.py")
+                if text is None and (text := self.read(f"{path}/__init__.py")) is not None:
+                    package = name
+            found = None
+            if text is not None:
+                statements = _Bare().visit(ast.parse(text)).body
+                binders: dict[str, list[int]] = {}
+                for i, statement in enumerate(statements):
+                    for one in bound(statement):
+                        binders.setdefault(one, []).append(i)
+                found = Module(name, package, statements, binders)
+            self.modules[name] = found
+        return self.modules[name]
+
+    def closure(self, module: str, name: str) -> str:
+        """Hash of the closure of a function.
+
+        Args:
+            module: name of the module that holds it; a chapter's is ``notebooks.NN_topic``.
+            name: of the function.
+
+        Raises:
+            ClosureError: it is not there, or depends on the parameters of a chapter.
+        """
+        found = self.module(module)
+        if found is None or name not in found.binders:
+            raise ClosureError(f"{module}: there is no function {name}")
+        return _digest(self.reached(module, (name,)))
+
+    def module_closure(self, module: str) -> str:
+        """Hash of everything that a chapter or module does, its own statements included."""
+        return _digest(self.reached(module, ()))
+
+    def reached(self, module: str, chain: tuple[str, ...]) -> set[str]:
+        """Dumps of all statements that a name of a module reaches; of the whole module without a name."""
+        texts: set[str] = set()
+        seen: set[tuple[str, int]] = set()
+        wanted, asked = [(module, chain)], {(module, chain)}
+        whole = not chain
+        while wanted:
+            for text, following in self._step(*wanted.pop(), seen, whole):
+                texts.add(text)
+                new = set(following) - asked
+                asked |= new
+                wanted += new
+        return texts - {""}
+
+    def _step(
+        self, module: str, chain: tuple[str, ...], seen: set, whole: bool
+    ) -> Iterator[tuple[str, list[tuple[str, tuple[str, ...]]]]]:
+        """The statements that bind the first name of the chain: each one's dump, and what it asks for in turn."""
+        if module.startswith(LEFT_OUT):
+            return
+        found = self.module(module)
+        if found is None:
+            yield f"package {module}", []
+            return
+        numbers = found.binders.get(chain[0], []) if chain else range(len(found.statements))
+        if chain and not numbers and self.module(f"{module}.{chain[0]}"):
+            yield "", [(f"{module}.{chain[0]}", chain[1:])]
+        for i in numbers:
+            statement = found.statements[i]
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                if chain:
+                    yield from self._imported(found, statement, chain)
+            elif (module, i) not in seen:
+                seen.add((module, i))
+                calls = (n.func for n in ast.walk(statement) if isinstance(n, ast.Call))
+                if not whole and any(getattr(f, "id", "") in ("resolve", "globals") for f in calls):
+                    raise ClosureError(
+                        f"{module}: {chain[0]} depends on the chapter's parameters; give them as arguments"
+                    )
+                asked = [(module, one) for one in used(statement)]
+                yield _dump(statement), asked
+                for inner in ast.walk(statement):  # imports within functions
+                    if isinstance(inner, ast.Import | ast.ImportFrom):
+                        for alias in inner.names:
+                            name = (alias.asname or alias.name).split(".")[0]
+                            yield from self._imported(found, inner, (name,))
+
+    def _imported(self, module: Module, node: ast.Import | ast.ImportFrom, chain: tuple[str, ...]):
+        """Where an import leads to."""
+        for alias in node.names:
+            if (alias.asname or alias.name.split(".")[0]) != chain[0]:
+                continue
+            if isinstance(node, ast.Import):
+                target = alias.name if alias.asname else alias.name.split(".")[0]
+            else:
+                package = module.package.split(".")
+                base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+                source = ".".join(filter(None, [base, node.module]))
+                within = self.module(source)
+                if within and (alias.name in within.binders or not self.module(f"{source}.{alias.name}")):
+                    yield "", [(source, (alias.name, *chain[1:]))]
+                    continue
+                target = f"{source}.{alias.name}"
+            if self.module(target):
+                yield "", [(target, chain[1:])]
+            elif not target.startswith(LEFT_OUT):
+                yield f"{chain[0]} = {target}", []
+
+
+def tree(root: Path = ROOT, also: dict[str, str] | None = None) -> Code:
+    """The files as they lie in a folder."""
+
+    def read(path: str) -> str | None:
+        file = root / path
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    return Code(read, sorted(p.stem for p in (root / "notebooks").glob("[0-9][0-9]_*.py")), also)
+
+
+@cache
+def commit(name: str, root: Path = ROOT) -> Code | None:
+    """The files of a commit; None if git does not know it."""
+    git = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+    if git("cat-file", "-e", f"{name}^{{commit}}").returncode:
+        return None
+    listed = git("ls-tree", "-r", "--name-only", name, "hesslib", "notebooks", "tests").stdout.splitlines()
+    chapters = [m[1] for path in listed if (m := re.fullmatch(r"notebooks/(\d\d_\w+)\.py", path))]
+    return Code(lambda path: git("show", f"{name}:{path}").stdout if path in listed else None, chapters)
+
+
+def _cells() -> str | None:
+    """The cells executed so far in this Jupyter kernel; None elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "\n".join(shell.history_manager.input_hist_parsed) if shell else None
+
+
+def of(function: Callable) -> str:
+    """The closure of a function as it stands in its module, or in the cells executed in this kernel.
+
+    Raises:
+        ClosureError: it is a lambda or defined within another function, or its text is not to be had.
+    """
+    module, name = function.__module__, function.__qualname__
+    if "<" in name:
+        raise ClosureError(f"{name}: a stored function must have a name at the top of its module or notebook")
+    text = _cells() if module == "__main__" else None
+    code = tree()
+    if text is None and code.module(module) is None:
+        file = getattr(sys.modules.get(module), "__file__", None)
+        text = Path(file).read_text(encoding="utf-8") if file else None
+    return (code if text is None else tree(also={module: text})).closure(module, name)
+
+
+class Experiment(NamedTuple):
+    """Where a stored experiment is made: chapter, function, and the heading above the call."""
+
+    chapter: str
+    function: str
+    heading: str
+
+
+def experiments(code: Code) -> dict[str, Experiment]:
+    """The stored experiments by name, from the calls ``store.run(name, function, ...)`` of the chapters."""
+    found = {}
+    for chapter in code.chapters:
+        text = code.read(f"notebooks/{chapter}.py")
+        headings = [(i, m[1]) for i, line in enumerate(text.splitlines(), 1) if (m := re.match(r"# #+ (.+)", line))]
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        for node in sorted(calls, key=lambda node: node.lineno):
+            if (
+                isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("sweep", "run")
+                and len(node.args) >= 2
+                and isinstance(node.args[0], ast.Constant)
+                and isinstance(node.args[1], ast.Name)
+            ):
+                heading = [h for line, h in headings if line < node.lineno][-1]
+                found[node.args[0].value] = Experiment(chapter, node.args[1].id, heading)
+    return found
+
+
+def present(code: Code) -> dict[str, str]:
+    """The closure of every stored experiment in a tree."""
+    return {name: code.closure(f"notebooks.{e.chapter}", e.function) for name, e in experiments(code).items()}

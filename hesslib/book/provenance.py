@@ -1,0 +1,120 @@
+"""What a label says: by what code, from which commit, on which machine, with which versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .closure import tree
+from .paths import ROOT
+
+SOURCES = ("hesslib", ":(glob)notebooks/*.py")
+
+
+def code_hash() -> str:
+    """Hash of all code that computes numbers: the curvature, theory and experiments wings, without prose."""
+    code, digest = tree(ROOT), hashlib.sha256()
+    for wing in ("curvature", "theory", "experiments"):
+        for path in sorted((ROOT / "hesslib" / wing).rglob("*.py")):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            digest.update(code.module_closure(module).encode())
+    return digest.hexdigest()[:12]
+
+
+def device_name() -> str:
+    """The processor that computes, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import scipy
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def made_here() -> str:
+    """Versions, machine and code of what is being computed now, for the end of a chapter."""
+    numbers = ", ".join(f"{k} {v}" for k, v in versions().items())
+    return f"{numbers}\ncomputed on {device_name()}; hesslib {code_hash()}"
+
+
+def git(*words: str) -> str | None:
+    """What git prints about this project; None if it fails."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout.strip()
+
+
+@cache
+def commit() -> tuple[str, bool]:
+    """The commit of the code as this process found it first, and whether the sources were as in the commit."""
+    name, changes = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", *SOURCES)
+    return name or "unknown", name is not None and changes == ""
+
+
+def provenance(name: str, parameters: dict[str, Any], closure: str, seconds: float) -> dict[str, Any]:
+    """How, when and where a result was made: the entries of its label, but for the checksums."""
+    made_from, clean = commit()
+    return {
+        "name": name,
+        "parameters": parameters,
+        "closure": closure,
+        "commit": made_from,
+        "clean": clean,
+        "versions": versions(),
+        "device": device_name(),
+        "seconds": round(seconds, 2),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def key_of(name: str, parameters: dict[str, Any]) -> str:
+    """What a result is called, by its parameters. They must be what JSON can hold."""
+    try:
+        text = json.dumps(parameters, sort_keys=True)
+    except TypeError as error:
+        raise TypeError(f"parameters of {name}: {error}; give numbers, texts, and lists of them") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def array_checksum(array: np.ndarray) -> str:
+    """Checksum of an array's numbers, type and shape."""
+    head = f"{array.dtype.str} {array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def label_checksum(label: dict[str, Any]) -> str:
+    """Checksum of a label's other entries."""
+    rest = {key: value for key, value in label.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def seal(label: dict[str, Any], result: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A label with its key and the checksums of its arrays and of itself."""
+    arrays = {name: array_checksum(array) for name, array in sorted(result.items())}
+    label = {**label, "key": key_of(label["name"], label["parameters"]), "arrays": arrays}
+    return {**label, "checksum": label_checksum(label)}
