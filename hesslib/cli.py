@@ -49,10 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("audit", help="recompute stored results", description="Recompute and compare.")
     check.add_argument("results", nargs="*", metavar="NAME[/KEY]", help="stored results; all if none is given")
     check.add_argument("--tolerance", type=float, default=1e-6, help="relative deviation allowed (default 1e-6)")
+    renew = commands.add_parser("renew", help="compute stale results anew", description="Renew into _build/store.")
+    renew.add_argument("results", nargs="*", metavar="NAME[/KEY]", help="stored results; all if none is given")
+    renew.add_argument("--jobs", type=jobs, default=1, help="results computed at a time")
     commands.add_parser("labels", help="whether published labels are true", description="Check every published label.")
     commands.add_parser("pack", help="publish what _build/store holds", description="Move results to book/results.")
     options = parser.parse_args(arguments)
-    commands = (run_command, sweep_command, claims_command, audit_command, labels_command, pack_command)
+    commands = (run_command, sweep_command, claims_command, audit_command, renew_command, labels_command, pack_command)
     call = {function.__name__.removesuffix("_command"): function for function in commands}
     try:
         return call[options.command](options)
@@ -128,6 +131,15 @@ def audit_command(options: argparse.Namespace) -> int:
         print(f"{finding}  ({finding.seconds:.1f} s)", flush=True)
         bad += not finding.agrees
     return 1 if bad else 0
+
+
+def renew_command(options: argparse.Namespace) -> int:
+    """``hesslib renew``: what is computed anew is kept whether it agrees with the earlier result or not."""
+    from .book import audit
+
+    for finding in audit.renew(options.results, options.jobs):
+        print(f"{finding}  ({finding.seconds:.1f} s)", flush=True)
+    return 0
 
 
 def labels_command(options: argparse.Namespace) -> int:

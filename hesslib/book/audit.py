@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import ast
 import linecache
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed, parallel_config
 
 from .closure import bound, experiments, tree, used
 from .parameters import ParameterError
 from .paths import ROOT
+from .provenance import provenance
 from .store import Store, labels, stale
 
 TOLERANCE = 1e-6
@@ -91,22 +94,46 @@ def compare(found: dict[str, Any], kept: dict[str, np.ndarray]) -> tuple[float, 
     return worst
 
 
-def audit(label: dict[str, Any], tolerance: float = TOLERANCE) -> Finding:
-    """Recompute one stored result, given by its label, and compare."""
+def audit(label: dict[str, Any], tolerance: float = TOLERANCE, *, keep: bool = False) -> Finding:
+    """Recompute one stored result, given by its label, and compare.
+
+    Args:
+        label: of the stored result.
+        tolerance: largest relative deviation that counts as agreement.
+        keep: put the recomputed result into the working store, whether it agrees or not.
+    """
     name, parameters, entry = label["name"], label["parameters"], f"{label['name']}/{label['key']}"
-    kept = Store().load(name, parameters)
+    old = Store().load(name, parameters)
     code = tree()
     experiment = experiments(code).get(name)
-    if kept is None:
+    if old is None:
         raise ParameterError(f"{entry}: the stored files are damaged")
     if experiment is None:
         raise ParameterError(f"{entry}: no chapter makes {name}")
+    closure = code.closure(f"notebooks.{experiment.chapter}", experiment.function)
     compute = load_function(ROOT / "notebooks" / f"{experiment.chapter}.py", experiment.function)
-    old = stale(kept[1], code.closure(f"notebooks.{experiment.chapter}", experiment.function))
-    start = time.perf_counter()
-    distance, where = compare(compute(**parameters), kept[0])
+    made, start = provenance(name, parameters, closure, 0), time.perf_counter()
+    result = {key: np.asarray(value) for key, value in compute(**parameters).items()}
     seconds = time.perf_counter() - start
-    return Finding(entry, distance, where, distance <= tolerance, old, seconds)
+    if keep:
+        Store().save(name, parameters, result, {**made, "seconds": round(seconds, 2)})
+    distance, where = compare(result, old[0])
+    return Finding(entry, distance, where, distance <= tolerance, stale(old[1], closure), seconds)
+
+
+def renew(names: list[str], jobs: int = 1) -> Iterator[Finding]:
+    """Compute anew, into the working store, each stored result whose label is stale or older than closures.
+
+    One that is in the working store already, by the present code, is passed over, so that a renewal goes on where it
+    was stopped. Yields what each differs by, as they end.
+    """
+    present, code = {}, tree()
+    for name, made in experiments(code).items():
+        present[name] = code.closure(f"notebooks.{made.chapter}", made.function)
+    due = [one for one in entries(names) if "imported" in one or stale(one, present.get(one["name"], ""))]
+    with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // jobs)):
+        calls = (delayed(audit)(one, keep=True) for one in due)
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls)
 
 
 def entries(names: list[str]) -> list[dict[str, Any]]:

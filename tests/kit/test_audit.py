@@ -92,3 +92,18 @@ def test_a_drifted_result_fails_the_command(tmp_path, monkeypatch, capsys):
     assert "DIFFERS" in out and "its code has changed since" in out
     assert cli.main(["audit", "no_such"]) == 2
     assert "'no_such' is not there: give NAME or NAME/KEY, names are recipe" in capsys.readouterr().err
+
+
+def test_renewing_computes_what_is_stale_once_and_keeps_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HESSLIB_STORE", str(tmp_path))
+    chosen = [label["parameters"] for label in CHEAP if label["name"] == "two_blobs"][:2]
+    for parameters in chosen:
+        Store().save("two_blobs", parameters, {"a": np.ones(2)}, provenance("two_blobs", parameters, "old code", 0.0))
+    assert cli.main(["renew", "two_blobs"]) == 0
+    assert capsys.readouterr().out.count("DIFFERS") == 2
+    code = closure.tree()
+    made = closure.experiments(code)["two_blobs"]
+    for parameters in chosen:
+        result, label = Store().load("two_blobs", parameters, code.closure(f"notebooks.{made.chapter}", made.function))
+        assert "largest" in result and label["seconds"] > 0
+    assert cli.main(["renew", "two_blobs"]) == 0 and capsys.readouterr().out == ""
