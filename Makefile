@@ -1,5 +1,6 @@
 # make book   install, execute the chapters, build the HTML      make html   HTML from the committed outputs
-# make test   install, lint and run every test                   make paper  run the chapters at the paper's sizes
+# make test   install, lint and run every test                   make check  lint and the quick tests, in two minutes
+# make paper  run the chapters at the paper's sizes
 # make bench  compare hesslib with other libraries               make cost   measure time and memory against size
 # make soak   many more kills, runs into one store and cells, for as long as an hour
 # make guards take out each line that keeps something from breaking, and see its test fail
@@ -9,7 +10,7 @@ JOBS ?= 2
 HTML := _build/html/index.html
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book html paper run test lint bench cost soak guards clean
+.PHONY: book html paper run test check lint bench cost soak guards clean
 
 book: run html
 
@@ -29,6 +30,9 @@ test: .venv/test.stamp lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  --nbval-sanitize-with tests/nbval.cfg --dist loadfile -p tests.patience
+
+check: .venv/test.stamp lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser and not distributed"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""One browser for all tests of a process; the library allows no second."""
+"""One browser for all tests of a process (the library allows no second), and marks by what a test needs."""
 
 import shutil
 
@@ -20,3 +20,13 @@ def browser():
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
+
+
+MARKS = {"browser": "browser", "cluster": "distributed", "html": "slow", "lab": "slow"}  # by fixture
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for fixture, mark in MARKS.items():
+            if fixture in item.fixturenames:
+                item.add_marker(mark)

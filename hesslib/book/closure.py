@@ -125,6 +125,7 @@ class Code:
     ) -> None:
         self.read, self.chapters, self.also = read, chapters, also or {}
         self.modules: dict[str, Module | None] = {}
+        self.known: dict[tuple[str, int], tuple[str, set[tuple[str, ...]]]] = {}  # dump and names of a statement
 
     def module(self, name: str) -> Module | None:
         """A module of ours by name; None if it is not one."""
@@ -203,8 +204,10 @@ class Code:
                     raise ClosureError(
                         f"{module}: {chain[0]} depends on the chapter's parameters; give them as arguments"
                     )
-                asked = [(module, one) for one in used(statement)]
-                yield _dump(statement), asked
+                if (module, i) not in self.known:
+                    self.known[module, i] = _dump(statement), used(statement)
+                text, names = self.known[module, i]
+                yield text, [(module, one) for one in names]
                 for inner in ast.walk(statement):  # imports within functions
                     if isinstance(inner, ast.Import | ast.ImportFrom):
                         for alias in inner.names:

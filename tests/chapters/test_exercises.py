@@ -10,6 +10,8 @@ import pytest
 from hesslib import spectrum, top_eigenpairs
 from hesslib.book import claims, runner
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = {}
 
 

@@ -105,6 +105,7 @@ SMOKE = {
 }
 
 
+@pytest.mark.slow
 @pairs
 def test_smoke_scale_runs_with_other_parameters(source, tmp_path):
     done = command(
@@ -123,6 +124,7 @@ def test_smoke_scale_runs_with_other_parameters(source, tmp_path):
     assert any("# Parameters" in c.source for c in nb.cells)
 
 
+@pytest.mark.slow
 def test_plain_papermill_takes_the_readme_line(tmp_path):
     notebook = str(ROOT / "notebooks" / "01_spectrum.ipynb")
     preset = str(ROOT / "notebooks" / "presets" / "smoke.yml")
@@ -132,6 +134,7 @@ def test_plain_papermill_takes_the_readme_line(tmp_path):
     assert "M = 6,442" in (tmp_path / "out.ipynb").read_text()
 
 
+@pytest.mark.slow
 def test_plain_papermill_stops_at_a_misspelt_name(tmp_path):
     notebook = ROOT / "notebooks" / "01_spectrum.ipynb"
     before = notebook.read_bytes()
@@ -141,6 +144,7 @@ def test_plain_papermill_stops_at_a_misspelt_name(tmp_path):
     assert notebook.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_our_command_refuses_before_anything_runs(tmp_path):
     done = command("hesslib", "run", "01", "-p", "sede=5", "-o", str(tmp_path / "runs"), cwd=tmp_path)
     assert done.returncode == 2 and "sede is not a parameter (did you mean 'seed'?); valid names: scale" in done.stderr
@@ -149,6 +153,7 @@ def test_our_command_refuses_before_anything_runs(tmp_path):
     assert missing.returncode == 2 and "01_spectrum" in missing.stderr
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_keeps_the_earlier_output(tmp_path):
     (tmp_path / "01_spectrum.ipynb").write_text("earlier")
     done = command("hesslib", "run", "01", "-p", "seed=-1", "-o", str(tmp_path), cwd=tmp_path)

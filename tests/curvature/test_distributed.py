@@ -13,6 +13,7 @@ from hesslib.book.paths import ROOT
 from hesslib.curvature.distributed import ShardedOperator
 
 
+@pytest.mark.distributed
 def test_two_processes_agree_with_one():
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -7,6 +7,8 @@ from torch import nn
 from hesslib import EmpiricalRisk
 from tests.curvature.cases import CASES, distance
 
+pytestmark = pytest.mark.slow
+
 curvlinops = pytest.importorskip("curvlinops", reason="curvlinops is not installed (pip install -e '.[peers]')")
 
 names = ["Tanh-5-4-6-3", "ReLU-5-4-3", "relu-convolution", "skip", "mse"]

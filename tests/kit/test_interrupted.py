@@ -15,6 +15,8 @@ from hesslib.book.store import Store
 
 from . import work
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("HESSLIB_KILLS", 52))
 
 

@@ -12,6 +12,8 @@ from hesslib.experiments.training import train
 
 from .work import Skip
 
+pytestmark = pytest.mark.slow
+
 MODELS = {
     "chain": lambda seed: fully_connected([8, 12, 10, 3], seed=seed),
     "skip": lambda seed: Skip(8, seed).double(),

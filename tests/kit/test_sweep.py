@@ -16,6 +16,8 @@ from hesslib.book import runner, sweep
 from hesslib.book.parameters import ParameterError
 from hesslib.book.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 CELLS = [
     "x: int = 1  # a number\nseed: int = 0  # of nothing\nsizes: list = []  # some",
     'if x == 7:\n    raise ValueError(f"x = {x} is not valid: give anything but 7")\nimport os, signal\n'
