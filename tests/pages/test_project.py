@@ -1,6 +1,7 @@
 """The project's files agree with each other."""
 
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -34,6 +35,17 @@ def test_contents_name_exactly_the_notebooks_that_exist():
         for chapter in part["chapters"]:
             path = ROOT / chapter["file"]
             assert path.exists() or path.with_suffix(".md").exists()
+
+
+def test_what_our_commands_make_is_marked_as_made():
+    made = ["notebooks/00_tour.ipynb", "notebooks/figures/00_tour.zip", "book/claims.json", "book/results/x/y.json"]
+    command = ["git", "-C", str(ROOT), "check-attr", "linguist-generated", "diff", "merge", "--"]
+    ask = lambda path: [line.rsplit(": ", 1)[1] for line in
+                        subprocess.check_output([*command, path], text=True).splitlines()]  # fmt: skip
+    for path in made:
+        assert ask(path) == ["set", "unset", "unset"], path
+    for path in ("notebooks/00_tour.py", "book/claims.yml", "README.md"):
+        assert ask(path) == ["unspecified"] * 3, path
 
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
