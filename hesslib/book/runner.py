@@ -112,6 +112,9 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
                 continue  # progress bars
+            if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
+                kept[-1].text += output.text  # in how many pieces a text arrives is chance
+                continue
             if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
                 del output.data["application/vnd.jupyter.widget-view+json"]
                 if list(output.data) == ["text/plain"]:

@@ -16,13 +16,14 @@ RECORD = "application/papermill.record/text/plain"
 
 @pytest.fixture(params=["00_tour", "01_spectrum"])
 def stored(request, tmp_path):
-    """A chapter as it is stored, stamped with today's code."""
+    """A chapter as it is stored, stamped as if it had been run today."""
     output = tmp_path / f"{request.param}.ipynb"
     payload.pack_path(output).parent.mkdir()
     shutil.copy(runner.NOTEBOOKS / output.name, output)
     shutil.copy(payload.pack_path(runner.NOTEBOOKS / output.name), payload.pack_path(output))
     node = nbformat.read(output, as_version=4)
-    node.metadata.hesslib.code = code_hash()
+    source = runner.NOTEBOOKS / f"{request.param}.py"
+    node.metadata.hesslib |= {"source": runner.source_hash(source), "code": code_hash()}
     nbformat.write(node, output)
     return output
 
@@ -120,3 +121,15 @@ def test_rounding_is_no_change_and_a_lost_point_is_one():
         assert not rerun.same_curves(curve(1, 0, 1), other)
     assert rerun.same_text("residual 3.1e-16, at most", "residual 2e-16, at most")
     assert not rerun.same_text("holds, 0.95", "does not hold, 0.95") and not rerun.same_text("1, 2", "1")
+
+
+def test_a_text_that_arrived_in_pieces_is_one_text(stored):
+    node = fresh(stored)
+    out = next(o for c in node.cells for o in c.get("outputs", []) if o.output_type == "stream" and len(o.text) > 20)
+    cell = next(c for c in node.cells if out in c.get("outputs", []))
+    pieces = [nbformat.v4.new_output("stream", name="stdout", text=t) for t in (out.text[:9], out.text[9:])]
+    bar = nbformat.v4.new_output("stream", name="stderr", text="bar")
+    cell.outputs = [pieces[0], bar, pieces[1]]
+    cleaned = runner.clean(node, runner.NOTEBOOKS / f"{stored.stem}.py", 1.0)
+    assert [o.text for o in cell.outputs] == [out.text]
+    assert kept(stored, cleaned)
