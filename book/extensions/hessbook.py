@@ -16,9 +16,10 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-PAGE = "application/vnd.hesslib.page"  # where hesslib.book.runner keeps the HTML of figures
+logger = logging.getLogger(__name__)
 SCALES = ("smoke", "quick", "paper")
 
 
@@ -42,17 +43,45 @@ def table(head: list[str], rows: list[list[str]]) -> nodes.table:
     return nodes.table("", group, classes=["table"])
 
 
+def kit(name: str):
+    """A module of hesslib.book by itself: the package needs torch, the HTML does not."""
+    alone = f"hesslib_book_{name}"
+    if alone not in sys.modules:
+        path = Path(__file__).parents[2] / "hesslib" / "book" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(alone, path)
+        sys.modules[alone] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+        spec.loader.exec_module(sys.modules[alone])
+    return sys.modules[alone]
+
+
+def figures_of(path: Path) -> dict[str, tuple[int, tuple[str, str]]]:
+    """The figures of a notebook: name to index of the cell that made it, and its HTML and numbers; none if damaged."""
+    try:
+        return kit("payload").read(path, json.loads(path.read_text(encoding="utf-8"))["cells"])
+    except kit("payload").PackError:
+        return {}
+
+
 def restore_pages(app, docname, source) -> None:
     """Give the figures of a stored notebook their HTML back; their numbers go beside the page, not on it."""
-    if not (Path(app.srcdir) / f"{docname}.ipynb").exists():
+    path, payload = Path(app.srcdir) / f"{docname}.ipynb", kit("payload")
+    if not path.exists():
         return
+    app.env.note_dependency(str(payload.pack_path(path)))
     notebook = json.loads(source[0])
+    try:
+        figures = payload.read(path, notebook["cells"])
+    except payload.PackError as error:
+        again = f"python -m hesslib run {path.stem[:2]}"
+        logger.warning(f"{error}; figures stand still and have no numbers until: {again}", location=docname)
+        figures = {}
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data.pop("text/csv", None)
-            if PAGE in data:
-                data["text/html"] = data.pop(PAGE)
+            data, name = output.get("data", {}), output.get("metadata", {}).get("scrapbook", {}).get("name")
+            data.pop(payload.PAGE, None)
+            data.pop(payload.NUMBERS, None)
+            if name in figures:
+                data["text/html"] = figures[name][1].html
     source[0] = json.dumps(notebook)
 
 
@@ -62,39 +91,19 @@ def notebooks(app) -> list[Path]:
     return [p for p in found if p.exists()]
 
 
-def glued(cells: list[dict]) -> dict[str, tuple[int, dict]]:
-    """The figures of a notebook: name to index of the cell that made it and its data."""
-    found = {}
-    for i, cell in enumerate(cells):
-        for output in cell.get("outputs", []):
-            if "text/csv" in output.get("data", {}):
-                found[output["metadata"]["scrapbook"]["name"]] = i, output["data"]
-    return found
-
-
 def write_numbers(app, error) -> None:
     """Put the numbers of every figure beside the pages."""
     for path in notebooks(app) if error is None else []:
-        for name, (_, data) in glued(json.loads(path.read_text(encoding="utf-8"))["cells"]).items():
+        for name, (_, figure) in figures_of(path).items():
             target = Path(app.outdir) / "numbers" / f"{path.stem}-{name}.csv"
             target.parent.mkdir(exist_ok=True)
-            target.write_text("".join(data["text/csv"]), encoding="utf-8")
-
-
-@cache
-def kit(root: Path, name: str):
-    """A module of the kit alone: the package needs torch, the HTML does not."""
-    spec = importlib.util.spec_from_file_location(name, root / "hesslib" / "book" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+            target.write_text(figure.csv, encoding="utf-8")
 
 
 @cache
 def experiments(root: Path) -> dict[str, tuple]:
     """The stored experiments: where each is made, its closure as the code is now, and the labels of its runs."""
-    closure, found = kit(root, "closure"), {}
+    closure, found = kit("closure"), {}
     code = closure.tree(root)
     present = closure.present(code)
     for name, made in closure.experiments(code).items():
@@ -104,9 +113,9 @@ def experiments(root: Path) -> dict[str, tuple]:
     return found
 
 
-def parameters_of(path: Path, root: Path) -> list[dict]:
+def parameters_of(path: Path) -> list[dict]:
     """A notebook's parameters: name, type, default, help, range, and values at the three scales."""
-    parameters = kit(root, "parameters")
+    parameters = kit("parameters")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     declared = next(
@@ -126,12 +135,10 @@ def parameters_of(path: Path, root: Path) -> list[dict]:
     return found
 
 
-def command(path: Path, root: Path) -> str:
+def command(path: Path) -> str:
     """The papermill line that makes a notebook again, every parameter spelt out."""
     given = [
-        f"-p {q['name']} {shlex.quote(str(q['values']['quick']))}"
-        for q in parameters_of(path, root)
-        if q["name"] != "scale"
+        f"-p {q['name']} {shlex.quote(str(q['values']['quick']))}" for q in parameters_of(path) if q["name"] != "scale"
     ]
     return " \\\n  ".join([f"papermill notebooks/{path.name} out.ipynb", *given])
 
@@ -142,7 +149,7 @@ def complete_figures(app, doctree) -> None:
     if not path.exists():
         return
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    found, stored = glued(cells), ""
+    found, stored = figures_of(path), ""
     if any("Store()" in "".join(c["source"]) for c in cells):
         stored = "<p>What this page reads from stored runs is read again. Those that are missing are computed by "
         stored += f"<code>python -m hesslib run {path.stem[:2]} --scale paper</code>.</p>"
@@ -158,7 +165,7 @@ def complete_figures(app, doctree) -> None:
             inputs = [n for n in cell.findall(nodes.container) if n.get("nb_element") == "cell_code_source"]
             inputs[0]["ids"].append(f"cell-{name}")
             links.append(f'<a href="#cell-{name}">the cell that made it</a>')
-        line = command(path, Path(app.srcdir))
+        line = command(path)
         figure += nodes.legend(
             "",
             nodes.raw("", f"<p>{' · '.join(links)}</p><details><summary>make it again</summary>", format="html"),
@@ -259,7 +266,7 @@ class ParameterTables(SphinxDirective):
                     q["help"],
                     *map(str, q["values"].values()),
                 ]
-                for q in parameters_of(path, root)
+                for q in parameters_of(path)
             ]
             head = ["name", "type", "default", "valid", "meaning", *SCALES]
             found += [nodes.rubric("", path.stem), table(head, rows), nodes.paragraph("", cost_line(path, root))]

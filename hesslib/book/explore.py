@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._progress import bar
-from .figures import Panels, picture
+from .figures import Panels, page_type, picture
+from .payload import NUMBERS
 
 LIMIT = 700_000  # characters of one exploration's HTML; a page has at most 1.5 MB in all
 
@@ -190,9 +191,9 @@ class Exploration:
         view = self.widget()._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]
         bundle = {
             "application/vnd.jupyter.widget-view+json": view,
-            "text/html": self.html,
+            page_type(): self.html,
             "text/plain": f"{self.alt} {sentence}",
-            "text/csv": self.csv,
+            NUMBERS: self.csv,
         }
         return bundle | ({"image/png": panels.png()} if panels else {})
 

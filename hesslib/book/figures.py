@@ -6,12 +6,15 @@ import csv
 import html
 import io
 import re
+import sys
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
+
+from .payload import NUMBERS, PAGE
 
 # One colour per quantity throughout; mid-tones of the Okabe-Ito palette, distinct to colour-blind
 # readers and with enough contrast on white and on the dark page alike.
@@ -122,6 +125,16 @@ def picture(name: str, alt: str, cells: str) -> str:
     return f"<div {head}>{cells}</div>"
 
 
+def page_type() -> str:
+    """The type that a figure's HTML has: HTML if a reader sits at this kernel, else one that no viewer shows.
+
+    Viewers that run nothing strip SVG and scripts from HTML, so in a file the PNG is what they should take. Where a
+    reader sits the kernel may ask for input; papermill and its like forbid it.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return "text/html" if getattr(getattr(shell, "kernel", None), "_allow_stdin", False) else PAGE
+
+
 class Panels:
     """Panels as one picture: SVG that follows the page's colours, PNG elsewhere, its alt text where neither shows."""
 
@@ -184,7 +197,7 @@ class Panels:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         page = picture(self.name, self.alt, self.cells())
         numbers = "panel,series,x,y\n" + self.numbers()
-        return {"text/html": page, "image/png": self.png(), "text/plain": self.alt, "text/csv": numbers}
+        return {page_type(): page, "image/png": self.png(), "text/plain": self.alt, NUMBERS: numbers}
 
 
 def show(name: str, alt: str, *panels) -> None:

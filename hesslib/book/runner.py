@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import hashlib
 import json
@@ -29,13 +28,14 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from .._files import StorageError, replacing
+from . import payload
 from .parameters import ParameterError
 from .paths import ROOT
 from .provenance import code_hash, device_name, versions
+from .rerun import same_run
 
 NOTEBOOKS = ROOT / "notebooks"
 COSTS = ROOT / "book" / "chapter_costs.json"
-PAGE = "application/vnd.hesslib.page"  # a figure's HTML in a stored notebook; book/extensions puts it on the page
 
 
 @dataclass
@@ -112,13 +112,13 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
                 continue  # progress bars
+            if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
+                kept[-1].text += output.text  # in how many pieces a text arrives is chance
+                continue
             if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
                 del output.data["application/vnd.jupyter.widget-view+json"]
                 if list(output.data) == ["text/plain"]:
                     continue  # a bar again
-            if "image/png" in output.get("data", {}) and "text/html" in output.data:
-                # Viewers that run nothing strip SVG and scripts from HTML: the PNG is for them, the HTML for the book.
-                output.data[PAGE] = output.data.pop("text/html")
             kept.append(output)
         if cell.cell_type == "code":
             cell.outputs = kept
@@ -133,19 +133,29 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
     return node
 
 
-def same(node: nbformat.NotebookNode, output: Path) -> bool:
-    """Whether a notebook differs from the file in nothing but when it was run and for how long."""
+def same(node: nbformat.NotebookNode, figures: dict[str, payload.Payload], output: Path) -> bool:
+    """Whether the files hold this run already: made by the same source and code, and showing the same.
 
-    def content(nb):
-        nb = copy.deepcopy(nb)
-        for key in ("date", "seconds"):
-            nb.metadata.get("hesslib", {}).pop(key, None)
-        return nbformat.writes(nb)
-
+    On another processor the last digits differ, and so do the drawings with other versions. The files then stay as
+    they are, with the label of the run that made them.
+    """
+    stamps = lambda nb: [nb.metadata.get("hesslib", {}).get(key) for key in ("source", "code")]
     try:
-        return content(nbformat.read(output, as_version=4)) == content(node)
+        stored = nbformat.read(output, as_version=4)
+        packed = {name: figure for name, (_, figure) in payload.read(output, stored.cells).items()}
     except (OSError, ValueError):
         return False
+    return stamps(stored) == stamps(node) and same_run(stored.cells, packed, node.cells, figures)
+
+
+def save(node: nbformat.NotebookNode, output: Path) -> None:
+    """Write a cleaned notebook, and beside it what its pages show of the figures, unless the files say the same."""
+    figures = payload.take_out(node.cells)
+    if not same(node, figures, output):
+        with replacing(payload.pack_path(output)) as file:
+            payload.write(file, figures)
+        with replacing(output, "w") as file:
+            nbformat.write(node, file)
 
 
 class Peak:
@@ -240,9 +250,7 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
     if not message:
         node = clean(node, source, seconds)
         try:
-            if not same(node, output):
-                with replacing(output, "w") as file:
-                    nbformat.write(node, file)
+            save(node, output)
         except StorageError as error:
             message = str(error)
     state = "failed" if message else "done"

@@ -8,7 +8,7 @@ import nbformat
 import papermill
 import pytest
 
-from hesslib.book import runner
+from hesslib.book import payload, runner
 from hesslib.book.paths import ROOT
 from hesslib.book.provenance import code_hash
 from tests.kit.offline import environment
@@ -59,12 +59,24 @@ def test_papermill_finds_each_parameter_with_type_default_and_help(source):
 def test_the_notebook_is_clean_and_small(source):
     path = source.with_suffix(".ipynb")
     text = path.read_text()
-    assert len(text) < 2_500_000  # with the numbers of every frame of its explorations
+    assert len(text) < 400_000  # pictures and text; what else a page shows of figures lies in the pack
     assert not re.search(r'"/(home|root|work|tmp|usr)/', text)
     nb = executed(source)
     assert not {"papermill", "widgets"} & set(nb.metadata)
     for cell in nb.cells:
         assert not {"papermill", "execution"} & set(cell.metadata)
+        for output in cell.get("outputs", []):
+            assert not {"text/html", payload.PAGE, payload.NUMBERS} & set(output.get("data", {}))
+
+
+@pairs
+def test_the_pack_holds_each_figure_of_the_notebook(source):
+    path, nb = source.with_suffix(".ipynb"), executed(source)
+    figures = payload.read(path, nb.cells)
+    assert payload.pack_path(path).stat().st_size < 400_000
+    pictures = [o for c in nb.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert list(figures) == [o.metadata["scrapbook"]["name"] for o in pictures if "packed" in o.metadata]
+    assert len(figures) == len(pictures) > 0
 
 
 @pairs
@@ -131,7 +143,12 @@ def test_plain_papermill_takes_the_readme_line(tmp_path):
     line = ["papermill", notebook, "out.ipynb", "-f", preset, "-p", "hidden", "[8, 8]", "-p", "seed", "5"]
     done = command(*line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "M = 6,442" in (tmp_path / "out.ipynb").read_text()
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "M = 6,442" in text
+    shown = [
+        o.data for c in nbformat.reads(text, 4).cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
+    assert shown and all("text/html" not in data and payload.PAGE in data for data in shown)  # a viewer takes the PNG
 
 
 @pytest.mark.slow

@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
+import IPython
 import numpy as np
 import pytest
 
 from hesslib.book import figures
+from hesslib.book.payload import PAGE
 
 
 def example():
@@ -15,13 +19,21 @@ def test_a_figure_has_every_form_and_follows_the_page():
     bundle = figures.Panels(
         "fig_x", "Squares of the first three whole numbers, rising.", example(), example()
     )._repr_mimebundle_()
-    html = bundle["text/html"]
+    html = bundle[PAGE]
     assert html.count("<svg ") == 2 and 'aria-label="Squares' in html
     assert "currentColor" in html and figures.INK not in html
     assert 'id="fig_x-0-' in html and 'id="fig_x-1-' in html
     ids = [part.split('"')[0] for part in html.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
     assert bundle["image/png"].startswith(b"\x89PNG") and bundle["text/plain"].startswith("Squares")
+
+
+@pytest.mark.parametrize(("asks", "kind"), [(True, "text/html"), (False, PAGE)])
+def test_a_reader_at_the_kernel_sees_the_html_and_a_file_shows_the_png(monkeypatch, asks, kind):
+    shell = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=asks))
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    bundle = figures.Panels("fig_x", "Squares of the first three whole numbers, rising.", example())._repr_mimebundle_()
+    assert set(bundle) == {kind, "image/png", "text/plain", "text/csv"}
 
 
 def test_the_same_figure_is_the_same_text():

@@ -12,15 +12,19 @@ import pytest
 from hesslib.book.paths import ROOT
 
 
+def build(source, out):
+    """How the build of a book ended, warnings as errors, and the folder of its pages."""
+    program = shutil.which("jupyter-book", path=sys.executable.rpartition("/")[0])
+    command = [program, "build", str(source), "--path-output", str(out), "-W", "-n", "--keep-going"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600), out / "_build" / "html"
+
+
 @pytest.fixture(scope="session")
 def html(tmp_path_factory):
     """The book, built from the committed outputs with warnings as errors."""
-    out = tmp_path_factory.mktemp("book")
-    program = shutil.which("jupyter-book", path=sys.executable.rpartition("/")[0])
-    command = [program, "build", str(ROOT), "--path-output", str(out), "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done, pages = build(ROOT, tmp_path_factory.mktemp("book"))
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return out / "_build" / "html"
+    return pages
 
 
 @pytest.fixture(scope="session", params=["file", "http"])

@@ -4,11 +4,16 @@ import csv
 import json
 import math
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
+from hesslib.book import payload
 from hesslib.book.paths import ROOT
+
+from .conftest import build
 
 pytestmark = pytest.mark.xdist_group("html")
 CHAPTERS = sorted(p.stem for p in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -86,6 +91,40 @@ def test_numbers_of_every_figure_can_be_downloaded(html, chapter):
         numbers = [float(v) for row in rows[1:] for v in row[-2:]]
         assert sum(map(math.isfinite, numbers)) > 0.9 * len(numbers), name
         assert f'href="#cell-{name}"' in text and f'id="cell-{name}"' in text, name
+
+
+@chapters
+def test_a_page_shows_what_the_pack_holds(html, chapter):
+    text = (html / "notebooks" / f"{chapter}.html").read_text(encoding="utf-8")
+    path = ROOT / "notebooks" / f"{chapter}.ipynb"
+    figures = payload.read(path, json.loads(path.read_text())["cells"])
+    assert sorted(figures) == sorted(re.findall(r'data-name="(\w+)"', text))
+    for name, (_, figure) in figures.items():
+        assert figure.html in text, name
+        assert (html / "numbers" / f"{chapter}-{name}.csv").read_text(encoding="utf-8") == figure.csv
+
+
+def test_a_lost_pack_stops_the_build_with_one_message_and_leaves_pictures(tmp_path):
+    files = subprocess.check_output(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"], text=True
+    )
+    for name in filter(None, files.split("\0")):
+        if not name.startswith(("tests/", ".git")) and (ROOT / name).exists():
+            (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / "copy" / name)
+    packs = [
+        payload.pack_path(tmp_path / "copy" / "notebooks" / f"{c}.ipynb") for c in ("07_random_matrix", "08_after")
+    ]
+    packs[0].unlink()
+    packs[1].write_bytes(packs[1].read_bytes()[:5000])
+    done, pages = build(tmp_path / "copy", tmp_path / "out")
+    said = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    assert done.returncode != 0 and len(said) == 2
+    assert "07_random_matrix.zip is missing; figures stand still" in said[0] and "hesslib run 07" in said[0]
+    assert "08_after.zip is damaged" in said[1]
+    for chapter, count in (("07_random_matrix", 7), ("08_after", 4), ("00_tour", 0)):
+        text = (pages / "notebooks" / f"{chapter}.html").read_text(encoding="utf-8")
+        assert len(re.findall(r'<img [^>]*src="\.\./_images/[^>]*png"', text)) == count
 
 
 @chapters

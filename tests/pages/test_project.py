@@ -1,6 +1,7 @@
 """The project's files agree with each other."""
 
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -36,8 +37,19 @@ def test_contents_name_exactly_the_notebooks_that_exist():
             assert path.exists() or path.with_suffix(".md").exists()
 
 
+def test_what_our_commands_make_is_marked_as_made():
+    made = ["notebooks/00_tour.ipynb", "notebooks/figures/00_tour.zip", "book/claims.json", "book/results/x.npz"]
+    command = ["git", "-C", str(ROOT), "check-attr", "linguist-generated", "diff", "merge", "--"]
+    ask = lambda path: [line.rsplit(": ", 1)[1] for line in
+                        subprocess.check_output([*command, path], text=True).splitlines()]  # fmt: skip
+    for path in made:
+        assert ask(path) == ["set", "unset", "unset"], path
+    for path in ("notebooks/00_tour.py", "book/claims.yml", "README.md", "hesslib/cli.py"):
+        assert ask(path) == ["unspecified"] * 3, path
+
+
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
-BUDGETS = {"curvature": 1856, "theory": 460, "experiments": 610, "book": 2380, "": 345}
+BUDGETS = {"curvature": 1856, "theory": 460, "experiments": 610, "book": 2610, "": 345}
 
 
 @pytest.mark.parametrize("wing", BUDGETS)
