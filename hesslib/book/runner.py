@@ -143,6 +143,7 @@ def same(node: nbformat.NotebookNode, figures: dict[str, payload.Payload], outpu
     try:
         stored = nbformat.read(output, as_version=4)
         packed = {name: figure for name, (_, figure) in payload.read(output, stored.cells).items()}
+        node = nbformat.reads(nbformat.writes(node), as_version=4)  # what a file keeps of it, in a file's order
     except (OSError, ValueError):
         return False
     return stamps(stored) == stamps(node) and same_run(stored.cells, packed, node.cells, figures)
