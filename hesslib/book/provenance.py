@@ -30,6 +30,11 @@ def code_hash() -> str:
     return digest.hexdigest()[:12]
 
 
+def chapter_code(chapter: str) -> str:
+    """Hash of all code that a chapter's numbers come from, its own cells and what they reach, without prose."""
+    return tree(ROOT).module_closure(f"notebooks.{chapter}")
+
+
 def device_name() -> str:
     """The processor that computes, in words."""
     if torch.cuda.is_available():

@@ -31,7 +31,7 @@ from .._files import StorageError, replacing
 from . import payload
 from .parameters import ParameterError
 from .paths import ROOT
-from .provenance import code_hash, device_name, versions
+from .provenance import chapter_code, code_hash, device_name, versions
 from .rerun import same_run
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -124,7 +124,7 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
             cell.outputs = kept
     node.metadata.hesslib = {
         "source": source_hash(source),
-        "code": code_hash(),
+        "code": chapter_code(source.stem),
         "versions": versions(),
         "device": device_name(),
         "date": datetime.now(UTC).date().isoformat(),

@@ -9,7 +9,7 @@ import pytest
 
 from hesslib.book import payload, rerun, runner
 from hesslib.book.payload import NUMBERS, PAGE
-from hesslib.book.provenance import code_hash
+from hesslib.book.provenance import chapter_code
 
 RECORD = "application/papermill.record/text/plain"
 
@@ -23,7 +23,7 @@ def stored(request, tmp_path):
     shutil.copy(payload.pack_path(runner.NOTEBOOKS / output.name), payload.pack_path(output))
     node = nbformat.read(output, as_version=4)
     source = runner.NOTEBOOKS / f"{request.param}.py"
-    node.metadata.hesslib |= {"source": runner.source_hash(source), "code": code_hash()}
+    node.metadata.hesslib |= {"source": runner.source_hash(source), "code": chapter_code(request.param)}
     nbformat.write(node, output)
     return output
 
