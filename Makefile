@@ -43,6 +43,7 @@ bench: .venv/peers.stamp
 
 cost: .venv/book.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.scaling
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.chapters
 
 soak: .venv/test.stamp
 	HESSLIB_KILLS=1000 HESSLIB_CELLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/kit

@@ -128,7 +128,7 @@ def audit_command(options: argparse.Namespace) -> int:
     bad = 0
     for label in audit.entries(options.results):
         finding = audit.audit(label, options.tolerance)
-        print(f"{finding}  ({finding.seconds:.1f} s)", flush=True)
+        print(finding, flush=True)
         bad += not finding.agrees
     return 1 if bad else 0
 
@@ -137,9 +137,11 @@ def renew_command(options: argparse.Namespace) -> int:
     """``hesslib renew``: what is computed anew is kept whether it agrees with the earlier result or not."""
     from .book import audit
 
+    failed = 0
     for finding in audit.renew(options.results, options.jobs):
-        print(f"{finding}  ({finding.seconds:.1f} s)", flush=True)
-    return 0
+        print(finding, flush=True)
+        failed += isinstance(finding, str)
+    return 1 if failed else 0
 
 
 def labels_command(options: argparse.Namespace) -> int:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import ast
 import linecache
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
 
 from .closure import bound, experiments, tree, used
+from .engine import compute
 from .parameters import ParameterError
 from .paths import ROOT
 from .provenance import provenance
@@ -68,7 +68,8 @@ class Finding:
     def __str__(self) -> str:
         words = "agrees" if self.agrees else "DIFFERS"
         text = "; its code has changed since" if self.stale else ""
-        return f"{self.entry}: {words}, largest deviation {self.distance:.1e} in {self.where}{text}"
+        found = f"largest deviation {self.distance:.1e} in {self.where}{text}"
+        return f"{self.entry}: {words}, {found}  ({self.seconds:.1f} s)"
 
 
 def compare(found: dict[str, Any], kept: dict[str, np.ndarray]) -> tuple[float, str]:
@@ -121,19 +122,19 @@ def audit(label: dict[str, Any], tolerance: float = TOLERANCE, *, keep: bool = F
     return Finding(entry, distance, where, distance <= tolerance, stale(old[1], closure), seconds)
 
 
-def renew(names: list[str], jobs: int = 1) -> Iterator[Finding]:
+def renew(names: list[str], jobs: int = 1) -> Iterator[Finding | str]:
     """Compute anew, into the working store, each stored result whose label is stale or older than closures.
 
     One that is in the working store already, by the present code, is passed over, so that a renewal goes on where it
-    was stopped. Yields what each differs by, as they end.
+    was stopped. Yields what each differs by, or the message of one that failed, as they end.
     """
     present, code = {}, tree()
     for name, made in experiments(code).items():
         present[name] = code.closure(f"notebooks.{made.chapter}", made.function)
     due = [one for one in entries(names) if "imported" in one or stale(one, present.get(one["name"], ""))]
-    with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // jobs)):
-        calls = (delayed(audit)(one, keep=True) for one in due)
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls)
+    cells = {f"{one['name']}/{one['key']}": one for one in due}
+    for entry, finding, message in compute(cells, partial(audit, keep=True), jobs=jobs, desc="results"):
+        yield finding if finding is not None else f"{entry}: {message}"
 
 
 def entries(names: list[str]) -> list[dict[str, Any]]:

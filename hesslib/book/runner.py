@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-import json
 import os
 import re
-import resource
+import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,20 +20,22 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
-import psutil
 from joblib import Parallel, delayed
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
+from traitlets import Dict
 from traitlets.config import Config
 
 from .._files import StorageError, replacing
 from . import payload
+from .engine import cores
 from .parameters import ParameterError
 from .paths import ROOT
-from .provenance import chapter_code, code_hash, device_name, versions
+from .provenance import chapter_code, device_name, versions
 from .rerun import same_run
 
 NOTEBOOKS = ROOT / "notebooks"
-COSTS = ROOT / "book" / "chapter_costs.json"
+SOCKETS = "hesslib-kernel-"  # how the folders of sockets begin
 
 
 @dataclass
@@ -47,8 +47,6 @@ class Outcome:
     seconds: float
     output: Path
     message: str = ""
-    processor_seconds: float = 0.0
-    gib: float = 0.0  # most memory held
 
 
 def sources(names: list[str]) -> list[Path]:
@@ -159,80 +157,78 @@ def save(node: nbformat.NotebookNode, output: Path) -> None:
             nbformat.write(node, file)
 
 
-class Peak:
-    """The most memory that the processes started from here held at a time, sampled."""
+class KernelManager(AsyncKernelManager):
+    """Starts a kernel with variables of its own beside the caller's, whose environment stays as it is."""
 
-    def __init__(self) -> None:
-        self.gib, self.ended = 0.0, threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
+    variables = Dict().tag(config=True)
 
-    def _watch(self) -> None:
-        while not self.ended.wait(0.2):
-            held = 0
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    held += process.memory_info().rss
-            self.gib = max(self.gib, held / 2**30)
+    async def _async_pre_start_kernel(self, **options):
+        return await super()._async_pre_start_kernel(**{"env": {**os.environ, **self.variables}, **options})
 
-    def stop(self) -> float:
-        """End the watch; returns GiB."""
-        self.ended.set()
-        self.thread.join()
-        return self.gib
+    pre_start_kernel = _async_pre_start_kernel
 
 
-def processor_seconds() -> float:
-    """Processor time of the processes started from here that have ended: wall time depends on who else computes."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def clear_sockets() -> None:
+    """Remove the folders of sockets whose runs were killed: those that nobody holds a lock on."""
+    import fcntl
 
-
-def keep_costs(chosen: list[Path], scale: str, outcomes: list[Outcome]) -> None:
-    """Note in book/chapter_costs.json what notebooks cost, once for each state of their source and code."""
-    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
-    before = json.dumps(costs)
-    for source, outcome in zip(chosen, outcomes, strict=True):
-        state, old = f"{source_hash(source)} {code_hash()}", costs.setdefault(source.stem, {}).get(scale, {})
-        if outcome.state == "done" and old.get("state") != state:
-            made = {"seconds": round(outcome.processor_seconds), "gib": round(outcome.gib, 2), "state": state}
-            costs[source.stem][scale] = {**made, "device": device_name()}
-    if json.dumps(costs) != before:
-        with replacing(COSTS, "w") as file:
-            file.write(json.dumps(costs, indent=1, sort_keys=True) + "\n")
+    for folder in Path(tempfile.gettempdir()).glob(f"{SOCKETS}*"):
+        with contextlib.suppress(OSError):  # of a run that goes on, or of another user
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 @contextlib.contextmanager
-def kernel_connection() -> Iterator[Config]:
+def kernel_connection() -> Iterator[dict[str, Any]]:
     """How a kernel is talked to: through sockets in a folder of its own, where the system has them.
 
     A TCP port is chosen before the kernel takes it; of many kernels started at a time now and then two chose the same.
+    The folder is locked as long as this process lives, and what killed ones have left is removed.
     """
     if os.name != "posix":
-        yield Config()
+        yield {}
         return
-    with tempfile.TemporaryDirectory(prefix="hesslib-", ignore_cleanup_errors=True) as folder:
-        yield Config(KernelManager={"transport": "ipc", "connection_file": str(Path(folder, "kernel.json"))})
+    import fcntl
+
+    clear_sockets()
+    folder = Path(tempfile.mkdtemp(prefix=f".{SOCKETS}"))
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = folder.rename(folder.with_name(folder.name[1:]))  # only now can another run see it
+    try:
+        yield {"transport": "ipc", "connection_file": str(folder / "kernel.json")}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def execute(
-    node: nbformat.NotebookNode, parameters: dict[str, Any], folder: Path, bar: dict | bool = False
+    node: nbformat.NotebookNode, parameters: dict[str, Any], folder: Path, *, desc: str = "", threads: int | None = None
 ) -> tuple[nbformat.NotebookNode, str]:
-    """The notebook executed in a folder, and in a line the error that stopped it; empty if none did."""
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    os.environ["HESSLIB_LINES"] = "1"  # the kernel has no reader who could see a bar move
+    """The notebook executed in a folder, and in a line the error that stopped it; empty if none did.
+
+    With ``desc`` a bar counts the cells; ``threads`` are those of the kernel, without it as many as the caller's.
+    """
+    variables = {"HESSLIB_LINES": "1"}  # the kernel has no reader who could see a bar move
+    variables |= {} if "PYDEVD_DISABLE_FILE_VALIDATION" in os.environ else {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    variables |= {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     try:
-        with kernel_connection() as config:
+        with kernel_connection() as connection:
             node = papermill.execute_notebook(
                 node,
                 None,
                 parameters,
                 cwd=folder if folder.exists() else None,
-                progress_bar=bar,
+                progress_bar={"desc": desc} if desc else False,
                 kernel_name="python3",
                 start_timeout=600,
                 extra_arguments=["--log-level=50"],
-                config=config,
+                kernel_manager_class=KernelManager,
+                config=Config(KernelManager={**connection, "variables": variables}),
             )
         return node, ""
     except Exception as error:  # an error of the notebook's code, or a kernel that died: the other runs go on
@@ -244,10 +240,9 @@ def execute(
 def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int, bar: bool) -> Outcome:
     """Execute one notebook. The output file is replaced only if every cell succeeded."""
     print(f"{source.stem:<20} running", flush=True)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    start, before, peak = time.perf_counter(), processor_seconds(), Peak()
-    node, message = execute(read(source), parameters, NOTEBOOKS, {"desc": source.stem} if bar else False)
-    seconds, gib = time.perf_counter() - start, peak.stop()
+    start = time.perf_counter()
+    node, message = execute(read(source), parameters, NOTEBOOKS, desc=source.stem if bar else "", threads=threads)
+    seconds = time.perf_counter() - start
     if not message:
         node = clean(node, source, seconds)
         try:
@@ -256,7 +251,7 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
             message = str(error)
     state = "failed" if message else "done"
     print(f"{source.stem:<20} {state:<8} {seconds:6.1f} s  {message}", flush=True)
-    return Outcome(source.stem, state, seconds, output, message, processor_seconds() - before, gib)
+    return Outcome(source.stem, state, seconds, output, message)
 
 
 def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1) -> list[Outcome]:
@@ -276,11 +271,7 @@ def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = N
     for source in chosen:
         check_names(read(source), source.stem, parameters)
     folder = output or (ROOT / "_build" / "runs" if parameters else NOTEBOOKS)
-    cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # a busy machine is told by the variable
-    threads = max(1, cores // max(1, jobs))
+    threads = max(1, cores() // max(1, jobs))
     bar = sys.stderr.isatty() and jobs == 1
     calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads, bar) for s in chosen)
-    outcomes = Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)
-    if set(parameters) <= {"scale"}:
-        keep_costs(chosen, parameters.get("scale", "quick"), outcomes)
-    return outcomes
+    return Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)

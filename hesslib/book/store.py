@@ -18,18 +18,17 @@ import os
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from joblib import Parallel, delayed, parallel_config
 
-from .._checks import whole
 from .._files import StorageError, replacing
-from .._progress import bar
 from . import closure as closures
+from .engine import compute
 from .paths import ROOT
 from .provenance import array_checksum, key_of, label_checksum, provenance, seal
 
@@ -153,7 +152,7 @@ class Store:
             StorageError: the disk is full or the folder cannot be written to; earlier results are intact.
             ValueError: the result holds Python objects, which only pickle could store.
         """
-        path, packed = self.path(name, parameters), io.BytesIO()
+        path, packed, result = self.path(name, parameters), io.BytesIO(), {k: np.asarray(v) for k, v in result.items()}
         np.savez_compressed(packed, allow_pickle=False, **result)
         label = seal({**made, "name": name, "parameters": parameters}, result)
         try:
@@ -183,7 +182,7 @@ class Store:
         found = self.load(name, parameters, closure)
         if found is None:
             made, start = provenance(name, parameters, closure, 0), time.perf_counter()
-            result = {k: np.asarray(v) for k, v in function(**parameters).items()}
+            result = function(**parameters)
             made["seconds"] = round(time.perf_counter() - start, 2)
             self.save(name, parameters, result, made)
             found = self._loose(name, parameters, closure)
@@ -200,20 +199,26 @@ class Store:
     ) -> Sweep:
         """The stored results over a list of parameter settings; with ``run`` the missing ones are computed first.
 
-        ``jobs`` settings are computed at a time, each with its share of the cores: for small networks more
-        processes are faster than more threads.
+        Args:
+            name, function: as in ``run``.
+            grid: the settings.
+            run: whether to compute what is missing; a setting that fails costs its own run and is named in the label.
+            jobs: settings computed at a time, each with its share of the cores: for small networks more processes are
+                faster than more threads.
         """
-        whole(1, jobs=jobs)
-        grid, closure = list(grid), closures.of(function)
+        grid, closure, failed = list(grid), closures.of(function), []
         if run:
-            missing = [q for q in grid if self.load(name, q, closure) is None]
-            with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // jobs)):
-                calls = (delayed(self.run)(name, function, q, closure) for q in bar(missing, desc=name))
-                Parallel(n_jobs=jobs)(calls)
+            missing = {i: q for i, q in enumerate(grid) if self.load(name, q, closure) is None}
+            one = partial(_run, self, name, function, closure)
+            failed = [error for _, _, error in compute(missing, one, jobs=jobs, desc=name) if error]
         found = [self.load(name, q, closure) for q in grid]
         with warnings.catch_warnings(action="ignore"):
             old = [f is None and self.load(name, q) is not None for q, f in zip(grid, found, strict=True)]
-        return Sweep(name, grid, found, sum(old))
+        return Sweep(name, grid, found, sum(old), failed)
+
+
+def _run(store: Store, name: str, function: Callable[..., Result], closure: str, parameters: dict[str, Any]) -> None:
+    store.run(name, function, parameters, closure)
 
 
 def stale(label: dict[str, Any], closure: str | None) -> bool:
@@ -222,10 +227,12 @@ def stale(label: dict[str, Any], closure: str | None) -> bool:
 
 
 class Sweep:
-    """Stored results over a list of settings, those not run left out, and the number of those that are stale."""
+    """Stored results over a list of settings, those not run left out; how many are stale, and what failed."""
 
-    def __init__(self, name: str, grid: list[dict], found: list[Found | None], stale: int = 0) -> None:
-        self.name, self.asked, self.stale = name, len(grid), stale
+    def __init__(
+        self, name: str, grid: list[dict], found: list[Found | None], stale: int = 0, failed: Sequence[str] = ()
+    ) -> None:
+        self.name, self.asked, self.stale, self.failed = name, len(grid), stale, list(failed)
         there = [(p, *f) for p, f in zip(grid, found, strict=True) if f is not None]
         self.parameters = [p for p, _, _ in there]
         self.results = [r for _, r, _ in there]
@@ -247,6 +254,7 @@ class Sweep:
     def label(self) -> str:
         """Where and when the results were made, in a sentence; 'not run' if there are none."""
         old = f"; {self.stale} made by earlier code are stale and not used" if self.stale else ""
+        old += f"; {len(self.failed)} failed, the first with {self.failed[0]}" if self.failed else ""
         if not self.made:
             return f"{self.name}: not run{old}"
         dates = sorted(m["date"] for m in self.made)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import csv
 import hashlib
 import itertools
 import math
-import os
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
 import yaml
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from .._files import replacing
-from .._progress import bar
 from . import runner
+from .engine import compute
 from .parameters import ParameterError
 from .paths import ROOT
 from .provenance import code_hash, provenance
@@ -80,16 +77,13 @@ def numbers(node: nbformat.NotebookNode) -> dict[str, float]:
     return found
 
 
-def run_cell(
-    index: int, text: str, name: str, parameters: dict[str, Any], folder: Path, threads: int | None
-) -> tuple[int, dict, dict, str]:
-    """Execute the notebook with one setting: index, numbers, provenance, and the error's message if it failed."""
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+def run_cell(text: str, name: str, folder: Path, parameters: dict[str, Any]) -> tuple[dict, dict, str]:
+    """Execute the notebook with one setting: numbers, provenance, and the error's message if it failed."""
     start = time.perf_counter()
     node, message = runner.execute(nbformat.reads(text, as_version=4), parameters, folder)
-    made = provenance(name, parameters, text, time.perf_counter() - start)
-    return index, {} if message else numbers(node), made, message
+    closure = hashlib.sha256(text.encode()).hexdigest()[:16]
+    made = provenance(name, parameters, closure, time.perf_counter() - start) | {"code": code_hash()}
+    return {} if message else numbers(node), made, message
 
 
 def sweep(
@@ -144,26 +138,17 @@ def sweep(
     for i, setting in enumerate(settings):
         if (stored := store.load(source.stem, {**stamp, **setting})) is not None:
             keep(i, *stored, "")
-    missing = [i for i in range(len(cells)) if i not in rows]
     print(f"{source.stem}: {len(cells)} runs, {len(rows)} of them there already", flush=True)
-    threads = None if scheduler else max(1, (os.cpu_count() or 1) // max(1, jobs))
-    call = lambda i: delayed(run_cell)(i, text, source.stem, settings[i], source.resolve().parent, threads)
-    with _workers(scheduler, jobs) as parallel, bar(desc=source.stem, total=len(cells), initial=len(rows)) as shown:
-        idle = 0
-        while missing and idle < 3:
-            before = len(rows)
-            with contextlib.suppress(TerminatedWorkerError):
-                for i, found, made, message in parallel(call(i) for i in missing):
-                    if made["code"] != stamp["code"]:
-                        message = f"the worker has hesslib {made['code']}, here it is {stamp['code']}"
-                    if not message:
-                        store.save(source.stem, {**stamp, **settings[i]}, found, made)
-                    keep(i, found, made, message)
-                    shown.update(1)
-            idle = 0 if len(rows) > before else idle + 1
-            missing = [i for i in missing if i not in rows]
-    for i in missing:
-        keep(i, {}, {"seconds": math.nan}, "the process that ran it was killed three times")
+    missing = {i: setting for i, setting in enumerate(settings) if i not in rows}
+    run = partial(run_cell, text, source.stem, source.resolve().parent)
+    where = {"jobs": jobs, "scheduler": scheduler, "desc": source.stem, "done": len(rows)}
+    for i, outcome, error in compute(missing, run, **where):
+        found, made, message = outcome or ({}, {"seconds": math.nan, "code": stamp["code"]}, error)
+        if made["code"] != stamp["code"]:
+            message = f"the worker has hesslib {made['code']}, here it is {stamp['code']}"
+        if not message:
+            store.save(source.stem, {**stamp, **settings[i]}, found, made)
+        keep(i, found, made, message)
     table = [rows[i] for i in range(len(cells))]
     columns = {**dict.fromkeys([*grid, "state", "seconds"]), **dict.fromkeys(k for row in table for k in row)}
     columns = [*(c for c in columns if c != "message"), "message"]
@@ -172,28 +157,3 @@ def sweep(
         writer.writeheader()
         writer.writerows(table)
     return table
-
-
-@contextlib.contextmanager
-def _workers(scheduler: str | None, jobs: int):
-    """A joblib ``Parallel`` on this machine's processes or on a cluster's, that yields results as they come."""
-    if scheduler is None:
-        yield Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ParameterError(f"scheduler = {scheduler!r} needs Dask: pip install 'hesslib[cluster]'") from error
-    try:
-        client = Client(scheduler, timeout=20, set_as_default=True)
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"scheduler = {scheduler!r}: no Dask scheduler answers there ({error})") from error
-    with client:
-        # a worker's death is not the fault of its cell, which computes in a process of its own: try it elsewhere
-        client.run_on_scheduler(_forgive)
-        with parallel_config("dask", wait_for_workers_timeout=600):
-            yield Parallel(n_jobs=-1, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-
-
-def _forgive(dask_scheduler) -> None:
-    dask_scheduler.allowed_failures = 10**6

@@ -93,3 +93,17 @@ def test_a_result_of_other_code_is_stale_named_and_made_anew(store):
 def test_a_function_without_a_name_of_its_own_cannot_be_stored(store):
     with pytest.raises(closure.ClosureError, match="must have a name at the top of its module or notebook"):
         store.run("demo", lambda x: {"y": x}, {"x": 1})
+
+
+def sometimes(x):
+    """Fails for one setting."""
+    if x == 2:
+        raise ValueError("x = 2: give anything but 2")
+    return {"y": x}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_setting_that_fails_costs_its_own_run(store, jobs):
+    read = store.sweep("demo", sometimes, [{"x": x} for x in (1, 2, 3)], run=True, jobs=jobs)
+    assert read.values("y").tolist() == [1, 3]
+    assert read.label.endswith("; 1 failed, the first with ValueError: x = 2: give anything but 2")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_sweep_collects_resumes_and_reports_each_failure(notebook, tmp_path):
 
     # again with one cell damaged and the cause of the failures gone: the intact one is not run again
     entry = sorted((out / "small").glob("*.npz"))[0]
-    entry.write_bytes(entry.read_bytes()[:-1] + b"x")
+    entry.write_bytes(entry.read_bytes()[:-30])
     before = len(runs(notebook))
     with pytest.warns(UserWarning, match="damaged"):
         rows = sweep.sweep(str(notebook), {"x": [2], "sizes": [4, [4, 5]]}, {"seed": 1.0}, folder=out, jobs=1)
@@ -105,16 +106,49 @@ def test_kernels_started_together_cannot_meet_at_a_port(tmp_path):
     assert len(found) == 2 and not list(tmp_path.iterdir())
 
 
+def test_the_environment_of_the_caller_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("HESSLIB_LINES", raising=False)
+    code = "import os\nprint(os.environ['OMP_NUM_THREADS'], os.environ['HESSLIB_LINES'])"
+    before = dict(os.environ)
+    for threads, said in ((3, "3 1"), (None, "7 1")):
+        done, message = runner.execute(notebook_of(["x: int = 1", code]), {}, tmp_path, threads=threads)
+        assert not message and done.cells[-1].outputs[0].text.strip() == said
+    assert dict(os.environ) == before
+
+
+SLEEPER = """
+import time
+from hesslib.book.runner import kernel_connection
+with kernel_connection() as connection:
+    print(connection["connection_file"], flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_next_run_clears_the_sockets_of_a_killed_one_and_no_others(memory_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(memory_path))
+    line, environment = [sys.executable, "-c", SLEEPER], {**os.environ, "TMPDIR": str(memory_path)}
+    both = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    dead, alive = (Path(process.stdout.readline().strip()).parent for process in both)
+    both[0].kill(), both[0].wait()
+    assert dead.is_dir() and alive.is_dir()
+    with runner.kernel_connection() as connection:
+        assert not dead.exists() and alive.is_dir()
+    assert [alive] == list(memory_path.iterdir()) and not Path(connection["connection_file"]).exists()
+    both[1].kill(), both[1].wait()
+
+
 def test_a_local_worker_that_is_killed_costs_nothing(notebook, tmp_path, monkeypatch):
     """The process beside the kernel is killed, once."""
     execute = runner.execute
 
-    def killed_once(*arguments):
+    def killed_once(*arguments, **options):
         flag = tmp_path / "killed"
         if not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return execute(*arguments)
+        return execute(*arguments, **options)
 
     monkeypatch.setattr(sweep.runner, "execute", killed_once)
     monkeypatch.setattr(sweep, "run_cell", by_value(sweep.run_cell, killed_once))
