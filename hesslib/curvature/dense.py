@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._files import StorageError, replacing
 from .._progress import bar, waiting
+from .certificates import check_product, probe
 from .convolution import fill_convolutions
 from .layers import Layer, LayerStructure
 from .operators import CurvatureOperator, free_memory
@@ -40,6 +41,7 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
             f"{op.name}: {m} x {m} needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; use "
             "spectrum(op, method='gram') where it applies, top_eigenpairs(op, k) or spectral_density(op, ...)"
         )
+    op.risk.certify()
     structure, where = op.structure, list(range(m))
     matrix = torch.zeros(m, m, dtype=op.risk.dtype, device=op.risk.device)
     if structure is not None:
@@ -53,6 +55,7 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
         where = torch.as_tensor(where, device=matrix.device)
         matrix[where] = rows
         matrix[:, where] = rows.T
+    check_product(op, matrix @ probe(op.risk), "the matrix")
     return matrix
 
 
