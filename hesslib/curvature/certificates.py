@@ -16,8 +16,8 @@ from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 CAUSES = (
-    "likely causes are a custom autograd.Function, a hook that changes gradients, autocast, or an operation "
-    "whose derivative PyTorch has wrong (weight_norm)"
+    "likely causes are a custom autograd.Function, a hook that changes gradients, checkpoint() in forward, or an "
+    "operation whose derivative PyTorch has wrong (weight_norm)"
 )
 DETACHED = (
     "likely causes are no_grad() or detach() in forward (name the parameters that count: parameters=[...]), a hook "
@@ -110,7 +110,7 @@ def value_and_gradient(risk, parameters: dict[str, Tensor], batches) -> tuple[fl
             value += float(part.detach())
             if part.requires_grad:
                 parts = grad(part, list(leaves.values()), materialize_grads=True)
-                total += torch.cat([p.reshape(-1) for p in parts])
+                total += torch.cat([(p.to_dense() if p.is_sparse else p).reshape(-1) for p in parts])
     return value, total
 
 
@@ -125,6 +125,10 @@ def check_derivatives(risk) -> None:
     batch = next(iter(risk.weighted_batches()))
     at = lambda vector: value_and_gradient(risk, risk.unflatten(vector), [batch])
     v, w, double = probe(risk), risk.vector, risk.dtype == torch.float64
+    for name, module in risk.model.named_modules():  # the row of padding has no gradient, by PyTorch's definition
+        weight = f"{name}.weight" if name else "weight"
+        if getattr(module, "padding_idx", None) is not None and weight in risk.parameters:
+            risk.unflatten(v)[weight][module.padding_idx] = 0
     v *= (float(w.norm()) or 1.0) / v.norm()
     value, gradient = at(w)
     h = 1e-5 if double else 1e-3

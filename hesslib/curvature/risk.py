@@ -262,7 +262,7 @@ class EmpiricalRisk:
         """Views (..., *shape) of a (..., M) tensor, one for each parameter."""
         parts = vectors.split([p.numel() for p in self.parameters.values()], dim=-1)
         return {
-            n: part.reshape(*vectors.shape[:-1], *p.shape)
+            n: part.reshape((*vectors.shape[:-1], *p.shape))
             for (n, p), part in zip(self.parameters.items(), parts, strict=True)
         }
 
