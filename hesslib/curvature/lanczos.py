@@ -100,7 +100,7 @@ def top_eigenpairs(
 
     Raises:
         ValueError: k, which, tolerance or max_products out of range.
-        MemoryError: the Krylov basis, max(3 k, 60) vectors of length M, does not fit.
+        MemoryError: the Krylov basis, twice max(3 k, 60) vectors of length M, does not fit.
 
     Example:
         >>> import numpy as np
@@ -125,9 +125,12 @@ def top_eigenpairs(
     complete = search.run()
     while complete and len(search.vectors) < m:  # until a search beside all that is known finds nothing that belongs
         edge = search.values[search.order()[k - 1]]
-        before = len(search.vectors)
-        complete = search.run(edge)
-        if len(search.vectors) == before:
+        # first beside the whole of the last search's space, which leaves little to look at; a repeated eigenvalue's
+        # other vectors are orthogonal to that space
+        complete = search.run(edge, search.spare)
+        if search.count:
+            complete = search.run(edge)
+        if not search.count:
             break
     search.shown.close()
     chosen = search.order()[:k]
@@ -144,7 +147,7 @@ class _Search:
         self.multiply, self.dtype, self.device = _rows(op)
         self.m, self.k, self.key, self.max_products = op.shape[0], k, key, max_products
         self.size = min(self.m, max(3 * k, 60))
-        _fits(self.size, self.m, self.dtype, self.device, f"k={k}")
+        _fits(min(self.m, 2 * self.size), self.m, self.dtype, self.device, f"k={k}")
         self.tolerance = tolerance or (1e-8 if self.dtype == torch.float64 else 1e-4)
         self.eps, self.generator = torch.finfo(self.dtype).eps, torch.Generator().manual_seed(seed)
         self.vectors = torch.zeros(0, self.m, dtype=self.dtype, device=self.device)
@@ -158,7 +161,7 @@ class _Search:
     def random(self, basis: Tensor) -> Tensor:
         """A random vector orthogonal to what is known and to a basis."""
         w = torch.randn(self.m, generator=self.generator, dtype=torch.float64).to(self.device, self.dtype)
-        return _orthogonalise(w, torch.cat([self.vectors, basis]))[0]
+        return _orthogonalise(w, torch.cat([self.beside, basis]))[0]
 
     def product(self, v: Tensor) -> Tensor:
         """The operator times v, in units (a power of two) in which squares neither overflow nor vanish."""
@@ -171,7 +174,11 @@ class _Search:
         if self.unit is None:
             safe = largest == 0 or self.eps**2 < largest < self.eps**-2
             self.unit = 1.0 if safe else 2.0 ** round(np.log2(largest))
-        return _orthogonalise(image / self.unit, self.vectors)[0] if len(self.vectors) else image / self.unit
+        return self.clean(image / self.unit)
+
+    def clean(self, w: Tensor) -> Tensor:
+        """What of a vector is orthogonal to what this search stands beside."""
+        return _orthogonalise(w, self.beside)[0] if len(self.beside) else w
 
     def accurate(self, theta: np.ndarray, residuals: np.ndarray) -> np.ndarray:
         """Whether residuals are small against the spectrum and against each value that is not zero up to rounding."""
@@ -202,9 +209,15 @@ class _Search:
         resolved = residuals[ahead] <= max(1e-4, self.tolerance) * self.scale
         return ahead, bool(small[:ahead].all()) and (len(theta) > 1) and bool(shown or resolved)
 
-    def run(self, edge: float | None = None) -> bool:
-        """Add pairs to those known; False if the products were not enough."""
-        left = self.m - len(self.vectors)
+    def run(self, edge: float | None = None, spare: Tensor | None = None) -> bool:
+        """Add pairs to those known; False if the products were not enough.
+
+        Beside spare vectors too it only finds whether there is any pair, ``count``, beyond the edge.
+        """
+        self.beside = self.vectors if spare is None else torch.cat([self.vectors, spare])
+        left, self.count = self.m - len(self.beside), 0
+        if not left:
+            return True
         size = min(left, self.size)
         basis = torch.zeros(size, self.m, dtype=self.dtype, device=self.device)
         projected, j, w = np.zeros((size, size)), 0, self.random(basis[:0])
@@ -212,14 +225,15 @@ class _Search:
             basis[j] = w / w.norm()
             w, coefficients = _orthogonalise(self.product(basis[j]), basis[: j + 1])
             projected[: j + 1, j] = projected[j, : j + 1] = coefficients.double().cpu().numpy()
-            w = _orthogonalise(w, self.vectors)[0] if len(self.vectors) else w  # again: rounding grows as w is short
+            w = self.clean(w)  # again: rounding grows as w is short
             j, beta = j + 1, float(w.norm())
             theta, s = eigh(projected[:j, :j])
             order = np.argsort(self.key(theta), kind="stable")
             self.scale = max(self.scale, np.abs(theta).max())
             exhausted = beta <= BREAKDOWN * self.eps * self.scale
             residuals = beta * np.abs(s[-1, order])
-            count, settled = self.enough(theta[order], residuals, edge)
+            self.count, settled = self.enough(theta[order], residuals, edge)
+            settled |= spare is not None and self.count > 0
             whole = j == left or (exhausted and (j >= self.k or edge is not None))
             if settled or whole or self.products >= self.max_products:
                 break
@@ -231,9 +245,11 @@ class _Search:
                 projected[:] = 0
                 projected[range(len(keep)), range(len(keep))] = theta[keep]
                 j = len(keep)
-        chosen = order[: min(count, j)]
-        rows = torch.as_tensor(s[:, chosen].T, dtype=self.dtype, device=self.device) @ basis[:j]
-        self.vectors = torch.cat([self.vectors, rows])
+        if spare is not None:
+            return settled or whole
+        chosen = order[: min(self.count, j)]
+        rows = torch.as_tensor(s[:, order].T, dtype=self.dtype, device=self.device) @ basis[:j]
+        self.vectors, self.spare = torch.cat([self.vectors, rows[: len(chosen)]]), rows[len(chosen) :]
         self.values = np.append(self.values, theta[chosen])
         self.residuals = np.append(self.residuals, residuals[: len(chosen)])
         return settled or whole
