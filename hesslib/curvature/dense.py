@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .._files import StorageError, replacing
 from .._progress import bar, waiting
@@ -97,7 +98,7 @@ class RowCheckpoint:
 
     def __init__(self, folder: Path, op: CurvatureOperator, count: int) -> None:
         digest = hashlib.sha256(repr((op.kind, op.output, op.shape, op.risk.loss_name, count)).encode())
-        for tensor in (op.risk.vector, *(t for batch in op.risk.batches for t in batch)):
+        for tensor in (op.risk.vector, *(t for t in tree_leaves(op.risk.batches) if isinstance(t, Tensor))):
             digest.update(tensor.cpu().numpy().tobytes())
         key = digest.hexdigest()[:16]
         self.rows, self.state, self.sum = folder / f"{key}.rows", folder / f"{key}.json", hashlib.sha256()

@@ -167,7 +167,7 @@ class CurvatureOperator(SymmetricOperator):
                 scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)
             else:
                 f0 = f(risk.parameters).detach()
-                if f0.ndim != 2 or len(f0) != len(x):
+                if f0.ndim != 2 or len(f0) != len(y):
                     raise ValueError(f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}")
                 d, a = self.terms(f0, y)
                 # a function of the parameters whose Hessian is this operator; d and A held fixed
@@ -198,7 +198,7 @@ class CurvatureOperator(SymmetricOperator):
                     module.register_forward_hook(lambda m, i, o: sizes.append(sum(t.numel() for t in _tensors(o))))
                 )
         try:
-            x = max((x for x, _ in self.risk.batches), key=len)
+            x, _ = max(self.risk.batches, key=lambda batch: len(batch[1]))
             self.risk.outputs(self.risk.parameters, x)
         finally:
             for hook in hooks:

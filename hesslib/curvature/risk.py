@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, hessian, vmap
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .certificates import check_derivatives, value_and_gradient
 from .operators import CurvatureOperator
@@ -41,6 +42,47 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
+def tensors_of(data) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dicts."""
+    return [t for t in tree_leaves(data) if isinstance(t, Tensor)]
+
+
+def count_examples(inputs) -> int:
+    """The number of examples of a batch: the first axis of its first tensor."""
+    return len(tensors_of(inputs)[0])
+
+
+def arguments_of(inputs) -> tuple[tuple, dict]:
+    """Positional and keyword arguments of the model's forward for a batch."""
+    if isinstance(inputs, dict):
+        return (), inputs
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def _pair_batches(inputs, targets) -> list[tuple]:
+    """Batches (inputs, targets), whichever way they are given."""
+    if targets is None:
+        if isinstance(inputs, Tensor | dict) or not isinstance(inputs, Iterable):
+            raise ValueError("targets: give them, or as inputs a DataLoader that yields pairs (inputs, targets)")
+        pairs = list(inputs)
+        if not all(isinstance(pair, tuple | list) and len(pair) >= 2 for pair in pairs):
+            raise ValueError(
+                "inputs: without targets each item must be a pair (inputs, targets), or (a, b, ..., targets)"
+            )
+        inputs = [pair[0] if len(pair) == 2 else tuple(pair[:-1]) for pair in pairs]
+        targets = [pair[-1] for pair in pairs]
+    single = lambda data: isinstance(data, Tensor | dict) or not isinstance(data, Iterable)
+    inputs, targets = ([data] if single(data) else list(data) for data in (inputs, targets))
+    for name, batches, kinds in (("inputs", inputs, Tensor | tuple | dict), ("targets", targets, Tensor)):
+        if not all(isinstance(batch, kinds) and tensors_of(batch) for batch in batches):
+            raise ValueError(f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)")
+    if len(inputs) != len(targets):
+        raise ValueError(f"targets: {len(targets)} batches given for {len(inputs)} of the inputs")
+    # torch.func cannot do channels_last
+    contiguous = lambda t: t.contiguous() if isinstance(t, Tensor) else t
+    return [(tree_map(contiguous, x), y) for x, y in zip(inputs, targets, strict=True)]
+
+
 class EmpiricalRisk:
     """Mean loss of a model over N examples, frozen at the model's present parameters.
 
@@ -54,9 +96,10 @@ class EmpiricalRisk:
     Args:
         model: any ``nn.Module`` that is deterministic as it stands; call ``model.eval()`` first if it
             has dropout or batch normalisation.
-        inputs: tensor whose first axis runs over the N examples, or a list of such tensors (batches,
-            which may differ in size: each example weighs 1/N). ``EmpiricalRisk(model, *zip(*loader))``
-            takes a ``DataLoader``.
+        inputs: tensor whose first axis runs over the N examples, or a list of such batches, which may
+            differ in size (each example weighs 1/N). A batch may also be a dict of keyword arguments of the
+            model's forward or, in a list, a tuple of positional ones. Without ``targets``, an iterable
+            of pairs (inputs, targets), such as a ``DataLoader``; it is gone through once.
         targets: tensor or list alike; class indices (N,) for cross-entropy.
         loss: ``"cross_entropy"`` (mean over examples), ``"mse"`` (mean over examples and outputs, as
             ``torch.nn.MSELoss``), or a callable ``(outputs, targets) -> scalar``. The risk is the loss over
@@ -64,7 +107,8 @@ class EmpiricalRisk:
             with class weights or ignored targets weighs by its sum of weights; any other callable must
             average over the examples, which is checked over all batches.
         parameters: names (as in ``model.named_parameters()``) to differentiate with respect to; the
-            default is every parameter that requires a gradient. M counts these, in the model's order.
+            default is every parameter that requires a gradient, in the model's order. M counts these, in the
+            order given.
         on_failure: ``"raise"``, or ``"warn"`` to get numbers although independent routes to them differ.
 
     Raises:
@@ -84,8 +128,8 @@ class EmpiricalRisk:
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor | Iterable[Tensor],
-        targets: Tensor | Iterable[Tensor],
+        inputs: Tensor | dict | Iterable,
+        targets: Tensor | Iterable[Tensor] | None = None,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         *,
         parameters: Iterable[str] | None = None,
@@ -111,7 +155,7 @@ class EmpiricalRisk:
             if unknown or not chosen:
                 raise ValueError(f"parameters={unknown}: give names, at least one of {', '.join(everything)}")
         own = lambda t: t.detach().clone(memory_format=torch.contiguous_format)
-        self.parameters = {n: own(p) for n, p in everything.items() if n in set(chosen)}
+        self.parameters = {n: own(everything[n]) for n in chosen}
         self.constants = {n: own(p) for n, p in everything.items() if n not in self.parameters}
         self.constants |= {n: own(b) for n, b in model.named_buffers()}
         self.num_parameters = sum(p.numel() for p in self.parameters.values())
@@ -126,22 +170,14 @@ class EmpiricalRisk:
                 raise ValueError(f"model: the parameter {name!r} is {p.dtype}, others are {self.dtype}; convert one")
             if not bool(torch.isfinite(p).all()):
                 raise ValueError(f"model: the parameter {name!r} contains NaN or infinite values")
-        as_batches = lambda data: list(data) if isinstance(data, Iterable) and not isinstance(data, Tensor) else [data]
-        inputs, targets = as_batches(inputs), as_batches(targets)
-        for name, batches in (("inputs", inputs), ("targets", targets)):
-            if not all(isinstance(batch, Tensor) for batch in batches):
-                raise ValueError(f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)")
-        if len(inputs) != len(targets):
-            raise ValueError(f"targets: {len(targets)} batches given for {len(inputs)} of the inputs")
-        inputs = [x.contiguous() for x in inputs]  # torch.func cannot do channels_last
-        self._batches = list(zip(inputs, targets, strict=True))
+        self._batches = _pair_batches(inputs, targets)
         self._versions = self._current_versions()
         self._check_data()
         self._check_outputs()
         self._certified: set = set()
 
     def _current_versions(self) -> list[int]:
-        return [0 if t.is_inference() else t._version for batch in self._batches for t in batch]
+        return [0 if t.is_inference() else t._version for t in tensors_of(self._batches)]
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -152,7 +188,7 @@ class EmpiricalRisk:
 
     def _equal_shares(self) -> list[float]:
         """The batches' shares of the risk where every example weighs the same."""
-        return [len(x) / self.num_examples for x, _ in self.batches]
+        return [count_examples(x) / self.num_examples for x, _ in self.batches]
 
     def certify(self) -> None:
         """Check, once, that the gradient is the loss's derivative and its own derivative is right."""
@@ -167,19 +203,22 @@ class EmpiricalRisk:
                 yield share, x, y
 
     def _check_data(self) -> None:
-        if not self.batches or any(len(x) == 0 for x, _ in self.batches):
+        if not self.batches or any(count_examples(x) == 0 for x, _ in self.batches):
             raise ValueError("inputs: there must be at least one batch, and one example in each")
-        for x, y in self.batches:
-            if len(x) != len(y):
-                raise ValueError(f"targets: {len(y)} given for {len(x)} inputs; the numbers must agree")
-            if x.is_floating_point() and x.dtype != self.dtype:
-                raise ValueError(f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them")
-            if x.device != self.device or y.device != self.device:
-                raise ValueError(f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}")
-            for name, data in (("inputs", x), ("targets", y)):
-                if data.is_floating_point() and not bool(torch.isfinite(data).all()):
+        for batch, y in self.batches:
+            if count_examples(batch) != len(y):
+                raise ValueError(f"targets: {len(y)} given for {count_examples(batch)} inputs; the numbers must agree")
+            for x in tensors_of(batch):
+                if x.is_floating_point() and x.dtype != self.dtype:
+                    raise ValueError(
+                        f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them"
+                    )
+                if x.device != self.device or y.device != self.device:
+                    raise ValueError(f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}")
+            for name, data in (("inputs", batch), ("targets", y)):
+                if any(t.is_floating_point() and not bool(torch.isfinite(t).all()) for t in tensors_of(data)):
                     raise ValueError(f"{name}: contains NaN or infinite values")
-        self.num_examples = sum(len(x) for x, _ in self.batches)
+        self.num_examples = sum(count_examples(x) for x, _ in self.batches)
 
     def _check_outputs(self) -> None:
         """Evaluate the model: it must be deterministic, and fit targets and loss."""
@@ -188,7 +227,7 @@ class EmpiricalRisk:
         values = {**self.parameters, **self.constants, **buffers}
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), _AutocastWatch(self.device.type) as watch:
-            outputs, again = (functional_call(self.model, values, (x,)) for _ in range(2))
+            outputs, again = (functional_call(self.model, values, *arguments_of(x)) for _ in range(2))
         if watch.seen:
             raise ValueError("model: it computes under torch.autocast, with a few digits: take autocast out of forward")
         if not isinstance(outputs, Tensor):
@@ -256,7 +295,7 @@ class EmpiricalRisk:
             raise RuntimeError(
                 "torch.autocast is on, which leaves a few digits: leave it for the risk and its operators"
             )
-        return functional_call(self.model, {**parameters, **self.constants}, (inputs,))
+        return functional_call(self.model, {**parameters, **self.constants}, *arguments_of(inputs))
 
     def unflatten(self, vectors: Tensor) -> dict[str, Tensor]:
         """Views (..., *shape) of a (..., M) tensor, one for each parameter."""

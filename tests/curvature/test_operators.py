@@ -104,10 +104,10 @@ def test_unequal_batches_weigh_by_their_size(name):
 )
 def test_parameter_subset_is_a_submatrix(names):
     case = by_name["Tanh-5-4-6-3"]
-    risk, where, start = risk_of(case, parameters=names), [], 0
+    risk, places, start = risk_of(case, parameters=names), {}, 0
     for name, p in case.model.named_parameters():
-        where += range(start, start + p.numel()) if name in names else []
-        start += p.numel()
+        places[name] = range(start, start := start + p.numel())
+    where = [i for name in names for i in places[name]]  # in the order in which they are given
     exact = reference(case.model, case.inputs, case.targets)[where][:, where]
     assert distance(risk.hessian().to_dense(), exact) < 1e-12
     assert distance(risk.hessian() @ torch.eye(len(where), dtype=torch.float64), exact) < 1e-12
@@ -284,3 +284,42 @@ def test_attention_has_products_too():
     v = torch.randn(risk.num_parameters, dtype=torch.float64)
     difference = (risk.at(risk.vector + 1e-6 * v).gradient() - risk.at(risk.vector - 1e-6 * v).gradient()) / 2e-6
     assert distance(risk.hessian() @ v, difference) < 1e-6
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 4), nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x, z, scale=None):
+        h = torch.tanh(self.a(x) + self.b(z))
+        return self.c(h if scale is None else scale[:, None] * h)
+
+
+def test_inputs_as_loaders_tuples_and_dicts():
+    x, y = by_name["functional"].inputs, by_name["functional"].targets
+    z, scale, model = x[:, :2] ** 2, x[:, 0], TwoInputs().double()
+    plain = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    assert distance(EmpiricalRisk(plain, loader).hessian().to_dense(), reference(plain, x, y)) < 1e-12
+    kept = lambda x, z, s, y: EmpiricalRisk(model, {"x": x, "z": z, "scale": s}, y)
+    exact = kept(x, z, scale, y).hessian().to_dense()
+    loss = F.cross_entropy(model(x, z, scale), y)
+    slopes = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    row = torch.autograd.grad(slopes[0][0, 0], list(model.parameters()))
+    assert distance(exact[0], torch.cat([g.reshape(-1) for g in row])) < 1e-12
+    cut = lambda *tensors: list(zip(*(t.split(4) for t in tensors)))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, z, scale, y), batch_size=4)
+    for risk in (
+        EmpiricalRisk(model, cut(x, z, scale), list(y.split(4))),
+        EmpiricalRisk(model, loader),
+        EmpiricalRisk(model, [dict(zip(("x", "z", "scale"), part)) for part in cut(x, z, scale)], list(y.split(4))),
+    ):
+        assert risk.num_examples == 9 and risk.loss() == pytest.approx(float(loss.detach()))
+        for make in (EmpiricalRisk.hessian, EmpiricalRisk.ggn, EmpiricalRisk.residual):
+            whole = make(kept(x, z, scale, y)).to_dense()
+            assert distance(make(risk).to_dense(), whole) < 1e-12
+    with pytest.raises(ValueError, match="targets: give them, or as inputs a DataLoader"):
+        EmpiricalRisk(plain, x)
+    with pytest.raises(ValueError, match="each item must be a pair"):
+        EmpiricalRisk(plain, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x)))
