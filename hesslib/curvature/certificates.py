@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .losses import class_axis
+
 CAUSES = (
     "likely causes are a custom autograd.Function, a hook that changes gradients, checkpoint() in forward, or an "
     "operation whose derivative PyTorch has wrong (weight_norm)"
@@ -95,7 +97,8 @@ def _curve(risk, weight: float, f: Tensor, y: Tensor, pushed: Tensor, output: st
     f = f.detach().requires_grad_()
     (d,) = grad(weight * risk.loss_function(f, y), f, create_graph=True)
     if output == "probability":
-        return risk.num_examples * d.detach() * (d.detach() * pushed).sum(1, keepdim=True)
+        axis = class_axis(f, y)
+        return risk.num_targets * d.detach() * (d.detach() * pushed).sum(axis, keepdim=True)
     dot = (d * pushed).sum()
     return grad(dot, f, materialize_grads=True)[0] if dot.requires_grad else torch.zeros_like(f)
 

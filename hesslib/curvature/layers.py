@@ -14,6 +14,7 @@ Each of the two terms is one matrix product that contracts the examples. The ope
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -218,10 +219,10 @@ class LayerStructure:
                 curvature = layer.weight.T @ curvature @ layer.weight
         return found[::-1]
 
-    def product(self, vectors: Tensor, gradient: Tensor, curvature: Tensor) -> Tensor:
+    def product(self, vectors: Tensor, gradient: Tensor, curve: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Products with k vectors (k, M) by Pearlmutter's R-operator, batched; returns (k, M).
 
-        ``gradient`` (N, C) and ``curvature`` (N, C, C) are q's, already divided by N.
+        ``gradient`` (N, C) and ``curve``, the map u -> A u of (k, N, C), are q's, already divided by N.
         """
         k, result = len(vectors), torch.zeros_like(vectors)
         known = self.backward(gradient, None)
@@ -241,7 +242,7 @@ class LayerStructure:
             a_dots.append(a_dot)
             z_dots.append(z_dot)
             a_dot = layer.slope[:, None] * z_dot
-        d_dot = torch.einsum("nkc,ncd->nkd", a_dot, curvature)
+        d_dot = torch.zeros_like(a_dot) if curve is None else curve(a_dot.transpose(0, 1)).transpose(0, 1)
         steps = zip(self.layers, matrices, z_dots, a_dots, known, strict=True)
         for layer, matrix, z_dot, a_dot, (outer, inner, _) in reversed(list(steps)):
             n, fan_in = layer.weight.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -113,14 +114,30 @@ class CurvatureOperator(SymmetricOperator):
         return True
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The pair d (n, C), A (n, C, C) of this operator, divided by N."""
+        """The pair d (n, C), A (n, C, C) of this operator, divided by the number of targets."""
         d, a = self.risk.output_terms(outputs, targets)
         first = d[:, :, None] * d[:, None, :] if self.output == "probability" else a
         if self.kind == "ggn":
             a, d = first, torch.zeros_like(d)
         elif self.kind == "residual":
             a = a - first
-        return d / self.risk.num_examples, a / self.risk.num_examples
+        return d / self.risk.num_targets, a / self.risk.num_targets
+
+    def curve(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """The same pair with A as a map u -> A u that takes leading axes; None where it is zero."""
+        d, map_, axis = self.risk.loss_derivatives(outputs, targets)
+        n = self.risk.num_targets
+        first = (lambda u: d * (d * u).sum(axis, keepdim=True)) if self.output == "probability" else map_
+        if self.kind == "ggn":
+            return torch.zeros_like(d), lambda u: first(u) / n
+        if self.kind == "hessian":
+            return d / n, lambda u: map_(u) / n
+        return d / n, (lambda u: (map_(u) - first(u)) / n) if self.output == "probability" else None
+
+    @cached_property
+    def closed_curve(self) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """``curve`` at all examples of the layer structure."""
+        return self.curve(self.structure.outputs, self.structure.targets)
 
     @cached_property
     def closed_terms(self) -> tuple[Tensor, Tensor]:
@@ -146,7 +163,7 @@ class CurvatureOperator(SymmetricOperator):
     def _route(self, vectors: Tensor) -> Tensor:
         """Products with the rows of (k, M), in closed form or by automatic differentiation."""
         if self.structure is not None and not self.structure.head:
-            return self.structure.product(vectors, *self.closed_terms)
+            return self.structure.product(vectors, *self.closed_curve)
         if self._batched and (len(vectors) > 1 or self.kind != "hessian"):  # for one vector double backward is faster
             try:
                 return self._autograd_product(vectors)
@@ -167,20 +184,18 @@ class CurvatureOperator(SymmetricOperator):
                 scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)
             else:
                 f0 = f(risk.parameters).detach()
-                if f0.ndim != 2 or len(f0) != len(y):
-                    raise ValueError(f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}")
-                d, a = self.terms(f0, y)
+                if len(f0) != len(y):
+                    raise ValueError(f"model: {self.kind} needs outputs of shape (N, ...), got {tuple(f0.shape)}")
+                d, curve = self.curve(f0, y)
                 # a function of the parameters whose Hessian is this operator; d and A held fixed
-                scalar = lambda p, f=f, f0=f0, d=d, a=a: (
-                    (d * f(p)).sum() + torch.einsum("nc,ncd,nd->", f(p) - f0, a, f(p) - f0) / 2
-                    if bool(a.any())
-                    else (d * f(p)).sum()
+                scalar = lambda p, f=f, f0=f0, d=d, curve=curve: (
+                    (d * f(p)).sum() + (0 if curve is None else ((f(p) - f0) * curve(f(p) - f0)).sum() / 2)
                 )
             # linear maps are set up once; only their application is batched over the vectors
             if self.kind == "ggn":
                 _, pull = vjp(f, risk.parameters)
                 _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0))  # transpose of the transpose
-                product = lambda v, a=a, pull=pull, push=push: pull(torch.einsum("ncd,nd->nc", a, push(v)[0]))[0]
+                product = lambda v, curve=curve, pull=pull, push=push: pull(curve(push(v)[0]))[0]
             else:
                 _, pull = vjp(grad(scalar), risk.parameters)
                 product = lambda v, pull=pull: pull(v)[0]

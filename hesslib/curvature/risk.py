@@ -14,9 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .certificates import check_derivatives, value_and_gradient
+from .losses import IGNORED, LOSSES, class_axis
 from .operators import CurvatureOperator
-
-LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
 
 
 class _AutocastWatch(TorchFunctionMode):
@@ -101,11 +100,12 @@ class EmpiricalRisk:
             model's forward or, in a list, a tuple of positional ones. Without ``targets``, an iterable
             of pairs (inputs, targets), such as a ``DataLoader``; it is gone through once.
         targets: tensor or list alike; class indices (N,) for cross-entropy.
-        loss: ``"cross_entropy"`` (mean over examples), ``"mse"`` (mean over examples and outputs, as
-            ``torch.nn.MSELoss``), or a callable ``(outputs, targets) -> scalar``. The risk is the loss over
-            the whole set, and batches are a way to compute it: a batch of a ``torch.nn.CrossEntropyLoss``
-            with class weights or ignored targets weighs by its sum of weights; any other callable must
-            average over the examples, which is checked over all batches.
+        loss: ``"cross_entropy"`` (outputs (N, C) or, with one target for each token or pixel, (N, ..., C) or
+            (N, C, ...); the mean over all targets of the set that are not -100), ``"mse"`` (mean over
+            examples and outputs, as ``torch.nn.MSELoss``), or a callable ``(outputs, targets) -> scalar``.
+            The risk is the loss over the whole set, and batches are a way to compute it: a batch of a
+            ``torch.nn.CrossEntropyLoss`` with class weights or ignored targets weighs by its sum of weights;
+            any other callable must average over the examples, which is checked over all batches.
         parameters: names (as in ``model.named_parameters()``) to differentiate with respect to; the
             default is every parameter that requires a gradient, in the model's order. M counts these, in the
             order given.
@@ -239,23 +239,32 @@ class EmpiricalRisk:
             raise RuntimeError("two evaluations of the model differ: call model.eval() to switch dropout off")
         outputs = outputs.detach()
         self.num_outputs, shape = outputs[0].numel(), tuple(outputs.shape[1:])
-        self.shares = self._equal_shares()
+        self.shares, self.num_targets = self._equal_shares(), self.num_examples
+        self.total_weight = self.num_targets  # what the mean divides by
         if self.loss_name == "cross_entropy":
-            if outputs.ndim != 2:
-                raise ValueError(f"model: cross-entropy needs outputs (N, C), got (N, *{shape})")
-            for _, y in self.batches:
-                whole = y.dtype == torch.int64 and y.ndim == 1
-                if not whole or int(y.min()) < 0 or int(y.max()) >= self.num_outputs:
-                    raise ValueError(
-                        f"targets: cross-entropy needs int64 class indices (N,) from 0 to {self.num_outputs - 1}, "
-                        f"got {y.dtype} {tuple(y.shape)} from {y.min().item()} to {y.max().item()}"
-                    )
+            self._check_classes(outputs, y)
         elif self.loss_name == "mse":
             for _, y in self.batches:
                 if tuple(y.shape[1:]) != shape:
                     raise ValueError(f"targets: mse needs the outputs' shape (N, *{shape}), got {tuple(y.shape)}")
         else:
             self._check_callable(outputs, y)
+
+    def _check_classes(self, outputs: Tensor, y: Tensor) -> None:
+        """Cross-entropy needs one class index, or -100, for each output; batches weigh by how many count."""
+        self.num_outputs = outputs.shape[class_axis(outputs, y) if y.ndim == outputs.ndim - 1 else -1]
+        for _, y in self.batches:
+            if y.dtype != torch.int64 or bool(((y < 0) & (y != IGNORED)).any()) or int(y.max()) >= self.num_outputs:
+                raise ValueError(
+                    f"targets: cross-entropy needs int64 class indices (N,) from 0 to {self.num_outputs - 1}, got "
+                    f"{y.dtype} {tuple(y.shape)} from {y.min().item()} to {y.max().item()}; {IGNORED} is ignored"
+                )
+        class_axis(outputs, self.batches[0][1])
+        counts = [int((y != IGNORED).sum()) for _, y in self.batches]
+        self.num_targets = self.total_weight = sum(counts)
+        if not self.num_targets:
+            raise ValueError(f"targets: all are {IGNORED}, so there is nothing to average over")
+        self.shares = [count / self.num_targets for count in counts]
 
     def _check_callable(self, outputs: Tensor, y: Tensor) -> None:
         """A loss that sums over the examples would be weighted wrongly, so it is refused."""
@@ -268,17 +277,19 @@ class EmpiricalRisk:
                 f"loss: the callable must average over the examples, but gives {value.item():.4g} for a batch and "
                 f"{twice.item():.4g} for the same batch twice; use reduction='mean'"
             )
+        known = self.loss_function
+        if type(known) is nn.CrossEntropyLoss and not y.is_floating_point():
+            weight = torch.ones(int(outputs.shape[1])).to(outputs) if known.weight is None else known.weight
+            sizes = [float(weight[t[t != known.ignore_index]].sum()) for _, t in self.batches]
+            self.total_weight = sum(sizes)
+            self.shares = [size / self.total_weight for size in sizes]
         if len(self.batches) > 1:
-            self._weigh_batches()
+            self._check_batches()
 
-    def _weigh_batches(self) -> None:
-        """Set the batches' shares so that the sum over batches is the loss over the whole set, or refuse."""
-        known, targets = self.loss_function, [y for _, y in self.batches]
+    def _check_batches(self) -> None:
+        """Refuse a loss whose sum over batches, each with its share, is not the loss over the whole set."""
+        targets = [y for _, y in self.batches]
         outputs = [self.outputs(self.parameters, x).detach() for x, _ in self.batches]
-        if type(known) is nn.CrossEntropyLoss and not targets[0].is_floating_point():
-            weight = torch.ones(int(outputs[0].shape[1])).to(outputs[0]) if known.weight is None else known.weight
-            sizes = [float(weight[y[y != known.ignore_index]].sum()) for y in targets]
-            self.shares = [size / sum(sizes) for size in sizes]
         if len({f.shape[1:] for f in outputs}) > 1 or len({y.shape[1:] for y in targets}) > 1:
             raise ValueError("loss: outputs of different shapes in different batches; a callable loss needs one shape")
         whole, y = torch.cat(outputs), torch.cat(targets)
@@ -344,7 +355,12 @@ class EmpiricalRisk:
         n, c = outputs.shape
         if self.loss_name == "cross_entropy":
             p = outputs.softmax(1)
-            return p - F.one_hot(targets, c).to(p.dtype), torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+            d, a = (
+                p - F.one_hot(targets.clamp_min(0), c).to(p.dtype),
+                torch.diag_embed(p) - p[:, :, None] * p[:, None, :],
+            )
+            counts = targets != IGNORED
+            return (d, a) if bool(counts.all()) else (d * counts[:, None], a * counts[:, None, None])
         if self.loss_name == "mse":
             return 2 / c * (outputs - targets), (2 / c * torch.eye(c).to(outputs)).expand(n, c, c)
         one = lambda f, y: self.loss_function(f[None], y[None])
@@ -352,6 +368,26 @@ class EmpiricalRisk:
         if not equal or not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5):
             raise ValueError("loss: this callable is not a mean over examples, so it has no per-example curvature")
         return vmap(torch.func.grad(one))(outputs, targets), vmap(hessian(one))(outputs, targets)
+
+    def loss_derivatives(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], int]:
+        """The loss's gradient d in the outputs, its Hessian as a map u -> A u, and the axis of an example's outputs.
+
+        Each example's or token's own, without the mean. The map takes any leading axes, and needs no (n, C, C).
+        """
+        if self.loss_name == "cross_entropy":
+            axis = class_axis(outputs, targets)
+            p, axis = outputs.softmax(axis), axis - outputs.ndim if axis > 0 else axis
+            hot = F.one_hot(targets.clamp_min(0), p.shape[axis]).to(p.dtype).movedim(-1, axis)
+            counts = (targets != IGNORED).unsqueeze(axis).to(p.dtype)
+            q = p * counts
+            return (p - hot) * counts, lambda u: q * (u - (p * u).sum(axis, keepdim=True)), axis
+        if self.loss_name == "mse":
+            factor = 2 / outputs[0].numel()
+            return factor * (outputs - targets), lambda u: factor * u, -1
+        if outputs.ndim != 2:
+            raise ValueError(f"model: G and R of a callable loss need outputs (N, C), got {tuple(outputs.shape)}")
+        d, a = self.output_terms(outputs, targets)
+        return d, lambda u: torch.einsum("...nc,ncd->...nd", u, a), -1
 
     def hessian(self) -> CurvatureOperator:
         """The Hessian H of the mean loss (paper, Eq. 4)."""

@@ -323,3 +323,79 @@ def test_inputs_as_loaders_tuples_and_dicts():
         EmpiricalRisk(plain, x)
     with pytest.raises(ValueError, match="each item must be a pair"):
         EmpiricalRisk(plain, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x)))
+
+
+class Tokens(nn.Module):
+    """Outputs (N, T, C), or (N, C, T)."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last, self.embed, self.a, self.b = last, nn.Embedding(6, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.embed(x)
+        f = self.b(torch.tanh(self.a(h + h.cumsum(1))))
+        return f if self.last else f.transpose(1, 2)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_one_target_for_each_token(last):
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(c, (5, 4), generator=generator) for c in (6, 3))
+    y[0, 1:], y[3, :2], y[4] = -100, -100, -100
+    model = Tokens(last).double()
+    cut = lambda t: [t[:1], t[1:4], t[4:]]  # the last batch has no target that counts
+    whole, parts = EmpiricalRisk(model, x, y), EmpiricalRisk(model, cut(x), cut(y))
+    rows = lambda f: (f if last else f.transpose(1, 2)).reshape(-1, 3)
+    flat = lambda w: F.cross_entropy(rows(torch.func.functional_call(model, whole.unflatten(w), (x,))), y.reshape(-1))
+    exact = torch.func.hessian(flat)(whole.vector)
+    jacobian = torch.func.jacrev(lambda w: rows(torch.func.functional_call(model, whole.unflatten(w), (x,))))(
+        whole.vector
+    )
+    f, counts = rows(model(x)).detach(), y.reshape(-1) != -100
+    p = f.softmax(1)
+    a = (torch.diag_embed(p) - p[:, :, None] * p[:, None]) * counts[:, None, None] / counts.sum()
+    d = (p - F.one_hot(y.reshape(-1).clamp_min(0), 3)) * counts[:, None]
+    g = torch.einsum("ncp,ncd,ndq->pq", jacobian, a, jacobian)
+    fisher = torch.einsum("ncp,nc,nd,ndq->pq", jacobian, d, d, jacobian) / counts.sum()
+    for risk in (whole, parts):
+        assert risk.loss() == pytest.approx(float(flat(whole.vector)))
+        assert distance(risk.hessian().to_dense(), exact) < 1e-12
+        assert distance(risk.ggn().to_dense(), g) < 1e-12
+        assert distance(risk.residual().to_dense(), exact - g) < 1e-11
+        assert distance(risk.ggn("probability").to_dense(), fisher) < 1e-12
+        assert distance(risk.residual("probability").to_dense(), exact - fisher) < 1e-11
+
+
+def test_ignored_targets_in_a_chain():
+    case = by_name["Tanh-5-4-6-3"]
+    y = case.targets.clone()
+    y[[0, 5, 6]] = -100
+    risk = EmpiricalRisk(case.model, list(case.inputs.split(4)), list(y.split(4)))
+    exact = reference(case.model, case.inputs[y >= 0], y[y >= 0])
+    for op in (risk.hessian(), risk.ggn(), risk.ggn("probability"), risk.residual("probability")):
+        kept = EmpiricalRisk(case.model, case.inputs[y >= 0], y[y >= 0])
+        other = {"hessian": kept.hessian, "ggn": kept.ggn, "residual": kept.residual}[op.kind]
+        other = other() if op.kind == "hessian" else other(op.output)
+        assert distance(op.to_dense(), other.to_dense()) < 1e-12
+        assert distance(op @ torch.eye(len(exact), dtype=torch.float64), other.to_dense()) < 1e-12
+
+
+def test_a_product_with_many_classes_needs_no_array_of_their_pairs():
+    model, n, c = mlp(4, 3, 400).double(), 400, 400  # (N, C, C) would be 512 MB
+    x, y = torch.randn(n, 4, generator=torch.Generator().manual_seed(0)).double(), torch.arange(n) % c
+    op = EmpiricalRisk(model, x, y).hessian()
+    op @ torch.ones(op.shape[0])
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            found = function(*args, **(kwargs or {}))
+            largest = max(largest, found.numel() if isinstance(found, torch.Tensor) else 0)
+            return found
+
+    with Watch():
+        op @ torch.ones(op.shape[0])
+    assert n * c <= largest < 4 * n * c

@@ -37,7 +37,7 @@ def test_contents_name_exactly_the_notebooks_that_exist():
 
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
-BUDGETS = {"curvature": 2375, "theory": 460, "experiments": 610, "book": 1800, "": 260}
+BUDGETS = {"curvature": 2465, "theory": 460, "experiments": 610, "book": 1800, "": 260}
 
 
 @pytest.mark.parametrize("wing", BUDGETS)
