@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from .._progress import bar
 from .gram import factor
-from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives
+from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives, inputs_of
 
 
 @dataclass(eq=False)
@@ -122,8 +122,11 @@ def fill_convolutions(matrix: Tensor, op, structure: LayerStructure, progress: b
     b, signs = factor(op.closed_terms[1])
     bent = bool(op.closed_terms[0].any())
     known = structure.backward(op.closed_terms[0], None)
-    inputs = torch.cat([x for x, _ in risk.batches])
-    if (first := evaluate(stages, risk, places, inputs[:1])) is None:
+    caught, _ = inputs_of(risk, stages[0][0][1])  # not the model's inputs, which it may scale or reshape first
+    if any(x.ndim != 4 for x in caught):
+        return False
+    inputs = torch.cat(caught)
+    if len(inputs) != risk.num_examples or (first := evaluate(stages, risk, places, inputs[:1])) is None:
         return False
     # the largest array of an example: a stage's features, differentiated in its own or an earlier stage's parameters
     found = first[0]
@@ -135,7 +138,9 @@ def fill_convolutions(matrix: Tensor, op, structure: LayerStructure, progress: b
     kept, begin = [], 0  # Jacobians of several chunks, for one matrix product, and their first example
     for start in bar(starts, desc=f"{op.name}, examples", show=progress):
         part = slice(start, start + step)
-        found, _ = evaluate(stages, risk, places, inputs[part])
+        if (evaluated := evaluate(stages, risk, places, inputs[part])) is None:  # curved, but not at the first example
+            return False
+        found, _ = evaluated
         kept.append(_jacobian(structure, found, part, b[part], len(matrix)))
         if sum(map(len, kept)) > 1000 or start == starts[-1]:
             jacobian, sign = torch.cat(kept), signs[begin : part.stop].reshape(-1, 1)

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .._files import StorageError, replacing
 from .._progress import bar, waiting
+from .certificates import check_product, probe
 from .convolution import fill_convolutions
 from .layers import Layer, LayerStructure
 from .operators import CurvatureOperator, free_memory
@@ -40,6 +42,7 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
             f"{op.name}: {m} x {m} needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; use "
             "spectrum(op, method='gram') where it applies, top_eigenpairs(op, k) or spectral_density(op, ...)"
         )
+    op.risk.certify()
     structure, where = op.structure, list(range(m))
     matrix = torch.zeros(m, m, dtype=op.risk.dtype, device=op.risk.device)
     if structure is not None:
@@ -53,6 +56,7 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
         where = torch.as_tensor(where, device=matrix.device)
         matrix[where] = rows
         matrix[:, where] = rows.T
+    check_product(op, matrix @ probe(op.risk), "the matrix")
     return matrix
 
 
@@ -94,7 +98,7 @@ class RowCheckpoint:
 
     def __init__(self, folder: Path, op: CurvatureOperator, count: int) -> None:
         digest = hashlib.sha256(repr((op.kind, op.output, op.shape, op.risk.loss_name, count)).encode())
-        for tensor in (op.risk.vector, *(t for batch in op.risk.batches for t in batch)):
+        for tensor in (op.risk.vector, *(t for t in tree_leaves(op.risk.batches) if isinstance(t, Tensor))):
             digest.update(tensor.cpu().numpy().tobytes())
         key = digest.hexdigest()[:16]
         self.rows, self.state, self.sum = folder / f"{key}.rows", folder / f"{key}.json", hashlib.sha256()

@@ -44,7 +44,8 @@ class ShardedOperator(SymmetricOperator):
         seen = self._sum(torch.eye(self.ranks, dtype=torch.int64, device=op.risk.device)[self.rank] * fingerprint)
         if differing := [rank for rank, other in enumerate(seen.tolist()) if other != seen[0]]:
             raise ValueError(f"op: rank 0 and ranks {differing} differ in parameters, loss or kind of operator")
-        self.num_examples = int(self._sum(torch.tensor(op.risk.num_examples, device=op.risk.device)))
+        total = torch.tensor(op.risk.total_weight, dtype=torch.float64, device=op.risk.device)
+        self.total_weight = float(self._sum(total))
         super().__init__(dtype=op.dtype, shape=op.shape)
 
     @property
@@ -58,8 +59,8 @@ class ShardedOperator(SymmetricOperator):
 
     @property
     def weight(self) -> float:
-        """The share of the examples that this rank holds."""
-        return self.risk.num_examples / self.num_examples
+        """The share of the risk that this rank holds."""
+        return self.risk.total_weight / self.total_weight
 
     def product(self, vectors: Tensor) -> Tensor:
         """Products with the rows of a (k, M) tensor, the same on every rank."""

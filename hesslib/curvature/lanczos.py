@@ -30,7 +30,10 @@ class Eigenpairs:
             magnitude for LM.
         eigenvectors: (M, k), orthonormal.
         residuals: (k,), norms of H x - lambda x.
-        converged: whether every residual is below the tolerance.
+        converged: whether these are the k most extreme pairs, each counted as often as it is repeated, every
+            residual being below the tolerance and below 100 times it relative to its own eigenvalue. An eigenvalue
+            below 20 eps times the largest is zero up to rounding; between that and 5 eps / (100 tolerance) an
+            eigenvalue cannot be relatively accurate, and this is False.
         products: matrix-vector products spent.
     """
 
@@ -79,11 +82,11 @@ def top_eigenpairs(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Eigenpairs:
-    """The k extreme eigenpairs, by thick-restart Lanczos from one random vector.
+    """The k extreme eigenpairs, repeated ones as often as they are, by thick-restart Lanczos.
 
-    It stops at the first product after which all k residuals are below ``tolerance`` times the largest
-    Ritz value in magnitude. As with every Krylov method from one start, a repeated eigenvalue counts
-    once unless the space is exhausted.
+    A search ends when all k residuals are below ``tolerance`` times the largest Ritz value in magnitude and below
+    100 ``tolerance`` times their own. From one start a repeated eigenvalue is seen once, so further searches
+    follow, orthogonal to all that is known, until one finds nothing more extreme than the k-th pair.
 
     Args:
         op: a ``CurvatureOperator`` or any symmetric scipy ``LinearOperator``, (M, M).
@@ -97,7 +100,7 @@ def top_eigenpairs(
 
     Raises:
         ValueError: k, which, tolerance or max_products out of range.
-        MemoryError: the Krylov basis, max(3 k, 60) vectors of length M, does not fit.
+        MemoryError: the Krylov basis, twice max(3 k, 60) vectors of length M, does not fit.
 
     Example:
         >>> import numpy as np
@@ -117,51 +120,139 @@ def top_eigenpairs(
     keys = {"LA": lambda t: -t, "SA": lambda t: t, "LM": lambda t: -abs(t)}
     if which not in keys:
         raise ValueError(f"which={which!r} is unknown: give one of {', '.join(map(repr, keys))}")
-    multiply, dtype, device = _rows(op)
-    eps = torch.finfo(dtype).eps
-    tolerance = (1e-8 if dtype == torch.float64 else 1e-4) if tolerance is None else tolerance
-    size = min(m, max(3 * k, 60))
-    _fits(size, m, dtype, device, f"k={k}")
-    generator = torch.Generator().manual_seed(seed)
-    random = lambda: torch.randn(m, generator=generator, dtype=torch.float64).to(device, dtype)
-    basis = torch.zeros(size, m, dtype=dtype, device=device)
-    projected = np.zeros((size, size))
-    w, j, products, before, last = random(), 0, 0, None, -np.inf
-    shown = bar(desc="eigenpairs, products at most", total=max_products, show=progress)
-    while True:
-        basis[j] = w / w.norm()
-        w, coefficients = _orthogonalise(multiply(basis[j][None])[0], basis[: j + 1])
-        projected[: j + 1, j] = projected[j, : j + 1] = coefficients.double().cpu().numpy()
-        j, products, beta = j + 1, products + 1, float(w.norm())
-        shown.update(1)
-        theta, s = eigh(projected[:j, :j])
-        order = np.argsort(keys[which](theta), kind="stable")
-        scale = np.abs(theta).max()
-        residuals = beta * np.abs(s[-1, order[:k]])
-        settled = bool((residuals <= tolerance * scale).all()) and j >= k
-        exhausted = beta <= BREAKDOWN * eps * scale
-        if (settled and not exhausted and products - last >= 20) or products >= max_products or j == m:
+    search = _Search(op, k, keys[which], tolerance, max_products, seed)
+    search.shown = bar(desc="eigenpairs, products at most", total=max_products, show=progress)
+    complete = search.run()
+    while complete and len(search.vectors) < m:  # until a search beside all that is known finds nothing that belongs
+        edge = search.values[search.order()[k - 1]]
+        # first beside the whole of the last search's space, which leaves little to look at; a repeated eigenvalue's
+        # other vectors are orthogonal to that space
+        complete = search.run(edge, search.spare)
+        if search.count:
+            complete = search.run(edge)
+        if not search.count:
             break
-        if exhausted:
-            # the Krylov space is exhausted: what it knows is exact, but a repeated eigenvalue has been
-            # seen once; go on from a new random vector until that changes nothing
-            top = theta[order[:k]]
-            if before is not None and len(top) == k and np.allclose(top, before, rtol=0, atol=tolerance * scale):
+    search.shown.close()
+    chosen = search.order()[:k]
+    theta, residuals = search.values[chosen], search.residuals[chosen]
+    converged = complete and len(chosen) == k and bool(search.accurate(theta, residuals).all())
+    vectors = search.vectors[torch.as_tensor(chosen, device=search.device)].T.cpu().numpy()
+    return Eigenpairs(theta * search.unit, vectors, residuals * search.unit, converged, search.products)
+
+
+class _Search:
+    """Lanczos from random vectors beside the eigenpairs already known, ``vectors`` (j, M), which it adds to."""
+
+    def __init__(self, op, k: int, key, tolerance: float | None, max_products: int, seed: int) -> None:
+        self.multiply, self.dtype, self.device = _rows(op)
+        self.m, self.k, self.key, self.max_products = op.shape[0], k, key, max_products
+        self.size = min(self.m, max(3 * k, 60))
+        _fits(min(self.m, 2 * self.size), self.m, self.dtype, self.device, f"k={k}")
+        self.tolerance = tolerance or (1e-8 if self.dtype == torch.float64 else 1e-4)
+        self.eps, self.generator = torch.finfo(self.dtype).eps, torch.Generator().manual_seed(seed)
+        self.vectors = torch.zeros(0, self.m, dtype=self.dtype, device=self.device)
+        self.values, self.residuals = np.zeros(0), np.zeros(0)
+        self.products, self.scale, self.unit = 0, 0.0, None
+
+    def order(self) -> np.ndarray:
+        """The known pairs, the most extreme first."""
+        return np.argsort(self.key(self.values), kind="stable")
+
+    def random(self, basis: Tensor) -> Tensor:
+        """A random vector orthogonal to what is known and to a basis."""
+        w = torch.randn(self.m, generator=self.generator, dtype=torch.float64).to(self.device, self.dtype)
+        return _orthogonalise(w, torch.cat([self.beside, basis]))[0]
+
+    def product(self, v: Tensor) -> Tensor:
+        """The operator times v, in units (a power of two) in which squares neither overflow nor vanish."""
+        image = self.multiply(v[None])[0]
+        self.products += 1
+        self.shown.update(1)
+        largest = float(image.abs().max())
+        if not np.isfinite(largest):
+            raise ValueError("op: a product with it contains NaN or infinite values")
+        if self.unit is None:
+            safe = largest == 0 or self.eps**2 < largest < self.eps**-2
+            self.unit = 1.0 if safe else 2.0 ** round(np.log2(largest))
+        return self.clean(image / self.unit)
+
+    def clean(self, w: Tensor) -> Tensor:
+        """What of a vector is orthogonal to what this search stands beside."""
+        return _orthogonalise(w, self.beside)[0] if len(self.beside) else w
+
+    def accurate(self, theta: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+        """Whether residuals are small against the spectrum and against each value that is not zero up to rounding."""
+        own = 100 * self.tolerance * np.abs(theta)
+        rounding = 5 * self.eps * self.scale
+        zero = (np.abs(theta) <= 4 * rounding) & (residuals <= rounding)
+        return (residuals <= self.tolerance * self.scale) & (zero | (np.maximum(residuals, rounding) <= own))
+
+    def enough(self, theta: np.ndarray, residuals: np.ndarray, edge: float | None) -> tuple[int, bool]:
+        """How many leading Ritz pairs to take, and whether they are good enough to stop.
+
+        Beside known pairs, the last of which is at ``edge``, only those count that are more extreme; there is none
+        when the leading value cannot reach the edge, or is itself well determined.
+        """
+        small = residuals <= np.maximum(
+            np.minimum(self.tolerance * self.scale, 100 * self.tolerance * np.abs(theta)), self.eps * self.scale
+        )
+        if edge is None:
+            return self.k, len(theta) >= self.k and bool(small[: self.k].all())
+        slack = max(min(100 * self.tolerance, 1e-3) * abs(edge), 20 * self.eps * self.scale)
+        ahead = int((self.key(theta) < self.key(edge) - slack)[: self.k].sum())
+        if ahead == len(theta):
+            return ahead, False
+        # an eigenvalue beyond the edge gains on all others by a Chebyshev polynomial: has it shown itself by now?
+        distance, spread = self.key(theta[ahead]) - self.key(edge), np.ptp(theta[ahead:])
+        growth = (len(theta) - 1) * np.arccosh(1 + 2 * max(distance, 0) / spread) if spread else np.inf
+        shown = growth > np.log(20 * np.sqrt(self.m)) and residuals[ahead] <= distance
+        resolved = residuals[ahead] <= max(1e-4, self.tolerance) * self.scale
+        return ahead, bool(small[:ahead].all()) and (len(theta) > 1) and bool(shown or resolved)
+
+    def run(self, edge: float | None = None, spare: Tensor | None = None) -> bool:
+        """Add pairs to those known; False if the products were not enough.
+
+        Beside spare vectors too it only finds whether there is any pair, ``count``, beyond the edge.
+        """
+        self.beside = self.vectors if spare is None else torch.cat([self.vectors, spare])
+        left, self.count = self.m - len(self.beside), 0
+        if not left:
+            return True
+        size = min(left, self.size)
+        basis = torch.zeros(size, self.m, dtype=self.dtype, device=self.device)
+        projected, j, w = np.zeros((size, size)), 0, self.random(basis[:0])
+        while True:
+            basis[j] = w / w.norm()
+            w, coefficients = _orthogonalise(self.product(basis[j]), basis[: j + 1])
+            projected[: j + 1, j] = projected[j, : j + 1] = coefficients.double().cpu().numpy()
+            w = self.clean(w)  # again: rounding grows as w is short
+            j, beta = j + 1, float(w.norm())
+            theta, s = eigh(projected[:j, :j])
+            order = np.argsort(self.key(theta), kind="stable")
+            self.scale = max(self.scale, np.abs(theta).max())
+            exhausted = beta <= BREAKDOWN * self.eps * self.scale
+            residuals = beta * np.abs(s[-1, order])
+            self.count, settled = self.enough(theta[order], residuals, edge)
+            settled |= spare is not None and self.count > 0
+            whole = j == left or (exhausted and (j >= self.k or edge is not None))
+            if settled or whole or self.products >= self.max_products:
                 break
-            before, last = top if len(top) == k else None, products
-            w = _orthogonalise(random(), basis[:j])[0]
-        if j == size:  # keep the wanted Ritz vectors and as many again, and go on from there
-            keep = order[: min(2 * k, size - 2)]
-            kept = torch.as_tensor(s[:, keep].T, dtype=dtype, device=device) @ basis
-            basis[: len(keep)] = kept
-            projected[:] = 0
-            projected[range(len(keep)), range(len(keep))] = theta[keep]
-            j = len(keep)
-    shown.close()
-    chosen = order[: min(k, j)]
-    vectors = (torch.as_tensor(s[:, chosen].T, dtype=dtype, device=device) @ basis[:j]).T
-    converged = len(chosen) == k and bool((residuals <= tolerance * scale).all())
-    return Eigenpairs(theta[chosen], vectors.cpu().numpy(), residuals[: len(chosen)], converged, products)
+            if exhausted:  # what this space knows is exact, but it is too small
+                w = self.random(basis[:j])
+            if j == size:  # keep the wanted Ritz vectors and as many again, and go on from there
+                keep = order[: min(2 * self.k, size - 2)]
+                basis[: len(keep)] = torch.as_tensor(s[:, keep].T, dtype=self.dtype, device=self.device) @ basis
+                projected[:] = 0
+                projected[range(len(keep)), range(len(keep))] = theta[keep]
+                j = len(keep)
+        if spare is not None:
+            return settled or whole
+        chosen = order[: min(self.count, j)]
+        rows = torch.as_tensor(s[:, order].T, dtype=self.dtype, device=self.device) @ basis[:j]
+        self.vectors, self.spare = torch.cat([self.vectors, rows[: len(chosen)]]), rows[len(chosen) :]
+        self.values = np.append(self.values, theta[chosen])
+        self.residuals = np.append(self.residuals, residuals[: len(chosen)])
+        return settled or whole
 
 
 @dataclass(frozen=True)
@@ -173,6 +264,7 @@ class SpectralDensity:
         dimension: M.
         deflated: eigenvalues (d,) taken out beforehand and known exactly.
         products: matrix-vector products spent.
+        residuals: (probes, steps), of the Ritz vectors that belong to the nodes.
     """
 
     nodes: np.ndarray
@@ -180,6 +272,7 @@ class SpectralDensity:
     dimension: int
     deflated: np.ndarray = field(default_factory=lambda: np.zeros(0))
     products: int = 0
+    residuals: np.ndarray | None = None
 
     def mean(self, function) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Mean of ``function`` over the eigenvalues, and the standard error over the probes.
@@ -204,12 +297,37 @@ class SpectralDensity:
         return self.mean(gaussians)
 
     def fraction(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
-        """Share of the eigenvalues in [low, high), and its standard error."""
-        return self.mean(lambda x: ((x >= low) & (x < high)).astype(float))
+        """Share of the eigenvalues in [low, high), and its error.
+
+        The error joins the standard error over the probes and a bound on the bias of the quadrature, which
+        represents what lies near a threshold by nodes on one side of it: a share near a threshold that the steps
+        do not resolve has an error as large as the weight of the nodes beside it. More steps resolve more.
+        """
+        share, error = self.mean(lambda x: ((x >= low) & (x < high)).astype(float))
+        bias = sum(self._bias(threshold) for threshold in (low, high) if np.isfinite(threshold))
+        return share, float(np.hypot(error, bias * (1 - len(self.deflated) / self.dimension)))
 
     def negative_fraction(self, tolerance: float) -> tuple[float, float]:
-        """Share of the eigenvalues below ``-tolerance``, and its standard error."""
+        """Share of the eigenvalues below ``-tolerance``, and its error as of ``fraction``."""
         return self.fraction(high=-tolerance)
+
+    def _bias(self, threshold: float) -> float:
+        """A bound on how much of a probe's weight stands on the wrong side of a threshold, mean over the probes.
+
+        By Chebyshev, Markov and Stieltjes the measure below a threshold differs from the sum of the weights below
+        by at most the weight of a neighbouring node. And with y a Ritz vector of residual r at distance d, the part of
+        y on the other side has norm at most r / d, so the difference is also at most the sum of sqrt(weight) r / d.
+        """
+        bounds = []
+        for i, (nodes, weights) in enumerate(zip(self.nodes, self.weights, strict=True)):
+            below, above = (weights > 0) & (nodes < threshold), (weights > 0) & (nodes >= threshold)
+            sides = ((below, np.argmax), (above, np.argmin))
+            bound = max(weights[side][nearest(nodes[side])] for side, nearest in sides if side.any())
+            if self.residuals is not None:
+                distance = np.maximum(np.abs(nodes - threshold), 1e-300)
+                bound = min(bound, float((np.sqrt(weights) * np.minimum(self.residuals[i] / distance, 1)).sum()))
+            bounds.append(bound)
+        return float(np.mean(bounds))
 
 
 def spectral_density(
@@ -266,11 +384,13 @@ def spectral_density(
             if not bool(alive.any()) and not shared:
                 break
             basis[j + 1] = torch.where(alive[:, None], w / norms.clamp_min(1e-300)[:, None], 0)
-    nodes, weights = np.zeros((mine, steps)), np.zeros((mine, steps))
+    nodes, weights, residuals = np.zeros((3, mine, steps))
     for i, n in enumerate(length):
         theta, s = eigh_tridiagonal(alpha[i, :n], beta[i, : n - 1])
-        nodes[i, :n], weights[i, :n] = theta, s[0] ** 2
+        nodes[i, :n], weights[i, :n], residuals[i, :n] = theta, s[0] ** 2, beta[i, n - 1] * np.abs(s[-1])
     if shared:
-        nodes, weights, length = (op.gather(torch.as_tensor(a), probes).cpu().numpy() for a in (nodes, weights, length))
+        nodes, weights, residuals, length = (
+            op.gather(torch.as_tensor(a), probes).cpu().numpy() for a in (nodes, weights, residuals, length)
+        )
     deflated = np.zeros(0) if deflate is None else deflate.eigenvalues
-    return SpectralDensity(nodes, weights, m, deflated, products=probes * int(length.max()))
+    return SpectralDensity(nodes, weights, m, deflated, probes * int(length.max()), residuals)

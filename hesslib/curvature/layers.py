@@ -13,7 +13,10 @@ Each of the two terms is one matrix product that contracts the examples. The ope
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, fx, nn
@@ -63,28 +66,57 @@ def chain_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules (name, module) that follow one another up to the model's output, first to last.
 
     Functions that have a module of the same meaning count as that module. The list goes back from the
-    output as far as each step has one input and is one of those known here; it may be empty.
+    output as far as each step has one input, is one of those known here, and holds no parameter that is used
+    anywhere else; it may be empty.
     """
     try:
         nodes = list(fx.symbolic_trace(model).graph.nodes)
     except Exception:  # control flow that cannot be traced: no closed form, not an error
         return []
     modules, chain, node = dict(model.named_modules()), [], nodes[-1].args[0]
+    uses = count_uses(model, nodes, modules)
     while isinstance(node, fx.Node) and len(node.users) == 1 and node.op.startswith("call") and node.args:
         if node.op == "call_module":
-            chain.append((node.target, modules[node.target]))
-        elif (node.target in FUNCTIONS and len(node.args) == 1) or node.target == "flatten":
-            options = {k: v for k, v in node.kwargs.items() if k != "inplace"}
-            flat = node.target == "flatten" and node.args[1:] == (1,)
-            if node.target == "flatten" and not flat:
+            module = modules[node.target]
+            if any(uses[id(p)] > 1 for p in module.parameters()) or not is_plain(module):
                 break
-            chain.append(("", nn.Flatten() if flat else Function(node.target, options)))
-        elif node.target is torch.flatten and node.args[1:] == (1,):
-            chain.append(("", nn.Flatten()))
+            chain.append((node.target, module))
+        elif (function := module_of(node)) is not None:
+            chain.append(("", function))
         else:
             break
         node = node.args[0]
     return [(n, m) for n, m in chain[::-1] if not (isinstance(m, nn.Dropout) and not m.training)]
+
+
+def module_of(node: fx.Node) -> nn.Module | None:
+    """The module that does the same as a function in a trace; None if there is none."""
+    if node.target in (torch.flatten, "flatten"):
+        return nn.Flatten() if node.args[1:] == (1,) and not node.kwargs else None
+    options = {k: v for k, v in node.kwargs.items() if k != "inplace"}
+    constant = len(node.args) == 1 and not any(isinstance(v, fx.Node) for v in options.values())
+    return Function(node.target, options) if node.target in FUNCTIONS and constant else None
+
+
+def count_uses(model: nn.Module, nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Counter:
+    """How often each parameter, by its id, is used in a trace."""
+    uses = Counter()
+    for node in nodes:
+        if node.op == "call_module":
+            uses.update(id(p) for p in modules[node.target].parameters())
+        elif node.op == "get_attr":
+            uses[id(reduce(getattr, node.target.split("."), model))] += 1
+    return uses
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is what its class says: without hooks, and weights not computed (pruned, parametrised)."""
+    computed = (isinstance(vars(module).get(name), Tensor) for name in ("weight", "bias"))
+    parametrised = hasattr(module, "parametrizations")
+    return not parametrised and not any(computed) and not any(getattr(module, kind) for kind in HOOKS)
 
 
 def grouped(chain: list, kind: type) -> list[tuple[str, nn.Module, list]]:
@@ -102,11 +134,19 @@ def grouped(chain: list, kind: type) -> list[tuple[str, nn.Module, list]]:
 
 
 def tail_of(model: nn.Module) -> list[tuple[str, nn.Linear, list]]:
-    """The chain of Linear layers and activations at the model's end; empty if there is none or layers share weights."""
-    tail = grouped(chain_of(model), nn.Linear)
-    owners = [id(p) for m in model.modules() for p in m.parameters(recurse=False)]
-    tied = any(owners.count(id(p)) > 1 for _, layer, _ in tail for p in layer.parameters())
-    return [] if tied or len({name for name, _, _ in tail}) < len(tail) else tail
+    """The chain of Linear layers and activations at the model's end, none used elsewhere; empty if there is none."""
+    return grouped(chain_of(model), nn.Linear)
+
+
+def inputs_of(risk, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What a module of the risk's model is given, and the model's outputs, batch by batch."""
+    caught = []
+    hook = module.register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
+    try:
+        outputs = [risk.outputs(risk.parameters, x).detach() for x, _ in risk.batches]
+    finally:
+        hook.remove()
+    return caught, outputs
 
 
 def derivatives(activations: list, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -138,15 +178,11 @@ class LayerStructure:
         chain = tail_of(risk.model)
         if not chain:
             return None
-        caught = []
-        hook = chain[0][1].register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
-        try:
-            with torch.no_grad():
-                outputs = torch.cat([risk.outputs(risk.parameters, x) for x, _ in risk.batches])
-        finally:
-            hook.remove()
-        a = torch.cat(caught)
-        if a.ndim != 2 or outputs.ndim != 2:
+        caught, outputs = inputs_of(risk, chain[0][1])
+        if any(a.ndim != 2 for a in caught + outputs):
+            return None
+        a, outputs = torch.cat(caught), torch.cat(outputs)
+        if len(a) != len(outputs) or len(a) != risk.num_examples:
             return None
         self, places = cls(), risk.places
         values = {**risk.parameters, **risk.constants}
@@ -183,10 +219,10 @@ class LayerStructure:
                 curvature = layer.weight.T @ curvature @ layer.weight
         return found[::-1]
 
-    def product(self, vectors: Tensor, gradient: Tensor, curvature: Tensor) -> Tensor:
+    def product(self, vectors: Tensor, gradient: Tensor, curve: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Products with k vectors (k, M) by Pearlmutter's R-operator, batched; returns (k, M).
 
-        ``gradient`` (N, C) and ``curvature`` (N, C, C) are q's, already divided by N.
+        ``gradient`` (N, C) and ``curve``, the map u -> A u of (k, N, C), are q's, already divided by N.
         """
         k, result = len(vectors), torch.zeros_like(vectors)
         known = self.backward(gradient, None)
@@ -206,7 +242,7 @@ class LayerStructure:
             a_dots.append(a_dot)
             z_dots.append(z_dot)
             a_dot = layer.slope[:, None] * z_dot
-        d_dot = torch.einsum("nkc,ncd->nkd", a_dot, curvature)
+        d_dot = torch.zeros_like(a_dot) if curve is None else curve(a_dot.transpose(0, 1)).transpose(0, 1)
         steps = zip(self.layers, matrices, z_dots, a_dots, known, strict=True)
         for layer, matrix, z_dot, a_dot, (outer, inner, _) in reversed(list(steps)):
             n, fan_in = layer.weight.shape

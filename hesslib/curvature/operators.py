@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .certificates import check_product, plain_product, probe
 from .layers import LayerStructure
 
 KINDS, OUTPUTS = ("hessian", "ggn", "residual"), ("logits", "probability")
@@ -40,11 +42,16 @@ class SymmetricOperator(LinearOperator):
             raise ValueError(
                 f"{self.name} @ V: V has shape {tuple(other.shape)}, ({self.shape[1]},) or ({self.shape[1]}, k) needed"
             )
+        if other.is_complex():
+            raise ValueError(f"{self.name} @ V: V is complex; multiply its real and imaginary part")
         rows = other[None] if other.ndim == 1 else other.T
-        result = self.product(rows).to(other)
+        # whole numbers and truth values are vectors too, but what they are multiplied to is real
+        result = self.product(rows).to(other if other.is_floating_point() else other.device)
         return result[0] if other.ndim == 1 else result.T
 
     def _matmat(self, matrix: np.ndarray) -> np.ndarray:
+        if np.iscomplexobj(matrix):
+            raise ValueError(f"{self.name} @ V: V is complex; multiply its real and imaginary part")
         rows = torch.as_tensor(np.ascontiguousarray(np.asarray(matrix).T))
         return self.product(rows).T.cpu().numpy()
 
@@ -79,6 +86,7 @@ class CurvatureOperator(SymmetricOperator):
         if output == "probability" and risk.loss_name != "cross_entropy":
             raise ValueError(f"output='probability' needs loss='cross_entropy', not {risk.loss_name!r}")
         self.risk, self.kind, self.output = risk, kind, output
+        self._batched = True
         self.memory_budget = min(2**30, free_memory(risk.device) // 4)
         dtype = np.dtype(str(risk.dtype).removeprefix("torch."))
         super().__init__(dtype=dtype, shape=(risk.num_parameters,) * 2)
@@ -99,22 +107,37 @@ class CurvatureOperator(SymmetricOperator):
     @cached_property
     def _separable(self) -> bool:
         try:
-            x, y = self.risk.batches[0]
-            with torch.no_grad():
-                self.risk.output_terms(self.risk.outputs(self.risk.parameters, x), y)
+            for x, y in self.risk.batches:
+                self.risk.output_terms(self.risk.outputs(self.risk.parameters, x).detach(), y)
         except Exception:  # the callable mixes examples or has no second derivative under vmap
             return False
         return True
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The pair d (n, C), A (n, C, C) of this operator, divided by N."""
+        """The pair d (n, C), A (n, C, C) of this operator, divided by the number of targets."""
         d, a = self.risk.output_terms(outputs, targets)
         first = d[:, :, None] * d[:, None, :] if self.output == "probability" else a
         if self.kind == "ggn":
             a, d = first, torch.zeros_like(d)
         elif self.kind == "residual":
             a = a - first
-        return d / self.risk.num_examples, a / self.risk.num_examples
+        return d / self.risk.num_targets, a / self.risk.num_targets
+
+    def curve(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """The same pair with A as a map u -> A u that takes leading axes; None where it is zero."""
+        d, map_, axis = self.risk.loss_derivatives(outputs, targets)
+        n = self.risk.num_targets
+        first = (lambda u: d * (d * u).sum(axis, keepdim=True)) if self.output == "probability" else map_
+        if self.kind == "ggn":
+            return torch.zeros_like(d), lambda u: first(u) / n
+        if self.kind == "hessian":
+            return d / n, lambda u: map_(u) / n
+        return d / n, (lambda u: (map_(u) - first(u)) / n) if self.output == "probability" else None
+
+    @cached_property
+    def closed_curve(self) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """``curve`` at all examples of the layer structure."""
+        return self.curve(self.structure.outputs, self.structure.targets)
 
     @cached_property
     def closed_terms(self) -> tuple[Tensor, Tensor]:
@@ -123,33 +146,56 @@ class CurvatureOperator(SymmetricOperator):
 
     # -- products ---------------------------------------------------------------------------------
 
+    @cached_property
+    def reference_product(self) -> Tensor:
+        """The product (M,) with ``certificates.probe`` by plain double backward."""
+        return plain_product(self.risk, self.kind, self.output, probe(self.risk))
+
+    def certify(self) -> None:
+        """Compare the route of the products with independent ones, once for each risk and kind of operator."""
+        done = self.risk._certified
+        self.risk.certify()
+        if (self.kind, self.output) not in done:
+            v = probe(self.risk)
+            check_product(self, self._route(torch.stack([v, v.flip(0)]))[0], "a product")
+            done.add((self.kind, self.output))
+
+    def _route(self, vectors: Tensor) -> Tensor:
+        """Products with the rows of (k, M), in closed form or by automatic differentiation."""
+        if self.structure is not None and not self.structure.head:
+            return self.structure.product(vectors, *self.closed_curve)
+        if self._batched and (len(vectors) > 1 or self.kind != "hessian"):  # for one vector double backward is faster
+            try:
+                return self._autograd_product(vectors)
+            except ValueError:
+                raise
+            except Exception:  # old autograd.Functions, checkpoints, some compiled modules: not for torch.func
+                self._batched = False
+        return torch.stack([plain_product(self.risk, self.kind, self.output, v) for v in vectors])
+
     @sdpa_kernel(SDPBackend.MATH)  # the fused attention kernels have no second derivative
     def _autograd_product(self, vectors: Tensor) -> Tensor:
         """Products with the rows of (k, M) by automatic differentiation, over all batches."""
         risk, total = self.risk, torch.zeros_like(vectors)
         tangents = risk.unflatten(vectors)
-        for x, y in risk.batches:
+        for weight, x, y in risk.weighted_batches():
             f = lambda p, x=x: risk.outputs(p, x)
             if self.kind == "hessian":
-                weight = len(x) / risk.num_examples
                 scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)
             else:
-                with torch.no_grad():
-                    f0 = f(risk.parameters)
-                    if f0.ndim != 2:
-                        raise ValueError(f"model: {self.kind} needs outputs of shape (N, C), got {tuple(f0.shape)}")
-                    d, a = self.terms(f0, y)
+                f0 = f(risk.parameters).detach()
+                if len(f0) != len(y):
+                    raise ValueError(f"model: {self.kind} needs outputs of shape (N, ...), got {tuple(f0.shape)}")
+                d, curve = self.curve(f0, y)
                 # a function of the parameters whose Hessian is this operator; d and A held fixed
-                scalar = lambda p, f=f, f0=f0, d=d, a=a: (
-                    (d * f(p)).sum() + torch.einsum("nc,ncd,nd->", f(p) - f0, a, f(p) - f0) / 2
-                    if bool(a.any())
-                    else (d * f(p)).sum()
+                scalar = lambda p, f=f, f0=f0, d=d, curve=curve: (
+                    (d * f(p)).sum() + (0 if curve is None else ((f(p) - f0) * curve(f(p) - f0)).sum() / 2)
                 )
             # linear maps are set up once; only their application is batched over the vectors
             if self.kind == "ggn":
                 _, pull = vjp(f, risk.parameters)
                 _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0))  # transpose of the transpose
-                product = lambda v, a=a, pull=pull, push=push: pull(torch.einsum("ncd,nd->nc", a, push(v)[0]))[0]
+                product = lambda v, curve=curve, pull=pull, push=push: pull(curve(push(v)[0]))[0]
             else:
                 _, pull = vjp(grad(scalar), risk.parameters)
                 product = lambda v, pull=pull: pull(v)[0]
@@ -167,9 +213,8 @@ class CurvatureOperator(SymmetricOperator):
                     module.register_forward_hook(lambda m, i, o: sizes.append(sum(t.numel() for t in _tensors(o))))
                 )
         try:
-            with torch.no_grad():
-                x = max((x for x, _ in self.risk.batches), key=len)
-                self.risk.outputs(self.risk.parameters, x)
+            x, _ = max(self.risk.batches, key=lambda batch: len(batch[1]))
+            self.risk.outputs(self.risk.parameters, x)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -183,9 +228,10 @@ class CurvatureOperator(SymmetricOperator):
 
     def product(self, vectors: Tensor) -> Tensor:
         """Products with the rows of a (k, M) tensor, in chunks of bounded memory."""
-        closed = self.structure is not None and not self.structure.head
-        one = (lambda v: self.structure.product(v, *self.closed_terms)) if closed else self._autograd_product
-        return torch.cat([one(v) for v in vectors.to(self.risk.vector).split(self.chunk)])
+        self.certify()
+        if not len(vectors):
+            return vectors.to(self.risk.vector)
+        return torch.cat([self._route(v) for v in vectors.to(self.risk.vector).split(self.chunk)])
 
     def to_dense(self, *, checkpoint=None, progress: bool | None = None) -> Tensor:
         """The matrix (M, M), by the fastest exact route (see ``hesslib.curvature.dense``).

@@ -2,40 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, hessian, vmap
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
+from .certificates import check_derivatives, value_and_gradient
+from .losses import IGNORED, LOSSES, class_axis
 from .operators import CurvatureOperator
 
-LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
+
+class _AutocastWatch(TorchFunctionMode):
+    """Notices whether any operation runs under autocast."""
+
+    def __init__(self, device_type: str) -> None:
+        super().__init__()
+        self.device_type, self.seen = device_type, False
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.seen |= torch.is_autocast_enabled(self.device_type)
+        return function(*args, **(kwargs or {}))
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    """The model's modules, with their mode, around the same tensors."""
+    shared = [t for m in model.modules() for kind in (m._parameters, m._buffers, m.__dict__) for t in kind.values()]
+    try:
+        return copy.deepcopy(model, {id(t): t for t in shared if isinstance(t, Tensor)})
+    except Exception as error:
+        raise ValueError(
+            f"model: it cannot be copied ({error}), so later changes of it could not be kept out"
+        ) from error
+
+
+def tensors_of(data) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dicts."""
+    return [t for t in tree_leaves(data) if isinstance(t, Tensor)]
+
+
+def count_examples(inputs) -> int:
+    """The number of examples of a batch: the first axis of its first tensor."""
+    return len(tensors_of(inputs)[0])
+
+
+def arguments_of(inputs) -> tuple[tuple, dict]:
+    """Positional and keyword arguments of the model's forward for a batch."""
+    if isinstance(inputs, dict):
+        return (), inputs
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def _pair_batches(inputs, targets) -> list[tuple]:
+    """Batches (inputs, targets), whichever way they are given."""
+    if targets is None:
+        if isinstance(inputs, Tensor | dict) or not isinstance(inputs, Iterable):
+            raise ValueError("targets: give them, or as inputs a DataLoader that yields pairs (inputs, targets)")
+        pairs = list(inputs)
+        if not all(isinstance(pair, tuple | list) and len(pair) >= 2 for pair in pairs):
+            raise ValueError(
+                "inputs: without targets each item must be a pair (inputs, targets), or (a, b, ..., targets)"
+            )
+        inputs = [pair[0] if len(pair) == 2 else tuple(pair[:-1]) for pair in pairs]
+        targets = [pair[-1] for pair in pairs]
+    single = lambda data: isinstance(data, Tensor | dict) or not isinstance(data, Iterable)
+    inputs, targets = ([data] if single(data) else list(data) for data in (inputs, targets))
+    for name, batches, kinds in (("inputs", inputs, Tensor | tuple | dict), ("targets", targets, Tensor)):
+        if not all(isinstance(batch, kinds) and tensors_of(batch) for batch in batches):
+            raise ValueError(f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)")
+    if len(inputs) != len(targets):
+        raise ValueError(f"targets: {len(targets)} batches given for {len(inputs)} of the inputs")
+    # torch.func cannot do channels_last
+    contiguous = lambda t: t.contiguous() if isinstance(t, Tensor) else t
+    return [(tree_map(contiguous, x), y) for x, y in zip(inputs, targets, strict=True)]
 
 
 class EmpiricalRisk:
     """Mean loss of a model over N examples, frozen at the model's present parameters.
 
-    The parameters and buffers are copied, so training the model later does not change the risk, and
-    nothing done with the risk changes the model (its mode, gradients, hooks and buffers included).
+    Parameters, buffers, layers and mode are copied, so training the model later does not change the risk,
+    and nothing done with the risk changes the model (its mode, gradients, hooks and buffers included). The
+    data are not copied: data changed in place later are noticed and refused.
+
+    Before the first number of an operator is returned, its route is compared with independent ones
+    (``certificates.py``).
 
     Args:
         model: any ``nn.Module`` that is deterministic as it stands; call ``model.eval()`` first if it
             has dropout or batch normalisation.
-        inputs: tensor whose first axis runs over the N examples, or a list of such tensors (batches,
-            which may differ in size: each example weighs 1/N). ``EmpiricalRisk(model, *zip(*loader))``
-            takes a ``DataLoader``.
+        inputs: tensor whose first axis runs over the N examples, or a list of such batches, which may
+            differ in size (each example weighs 1/N). A batch may also be a dict of keyword arguments of the
+            model's forward or, in a list, a tuple of positional ones. Without ``targets``, an iterable
+            of pairs (inputs, targets), such as a ``DataLoader``; it is gone through once.
         targets: tensor or list alike; class indices (N,) for cross-entropy.
-        loss: ``"cross_entropy"`` (mean over examples), ``"mse"`` (mean over examples and outputs, as
-            ``torch.nn.MSELoss``), or a callable ``(outputs, targets) -> scalar`` that averages over
-            the examples of a batch.
+        loss: ``"cross_entropy"`` (outputs (N, C) or, with one target for each token or pixel, (N, ..., C) or
+            (N, C, ...); the mean over all targets of the set that are not -100), ``"mse"`` (mean over
+            examples and outputs, as ``torch.nn.MSELoss``), or a callable ``(outputs, targets) -> scalar``.
+            The risk is the loss over the whole set, and batches are a way to compute it: a batch of a
+            ``torch.nn.CrossEntropyLoss`` with class weights or ignored targets weighs by its sum of weights;
+            any other callable must average over the examples, which is checked over all batches.
         parameters: names (as in ``model.named_parameters()``) to differentiate with respect to; the
-            default is every parameter that requires a gradient. M counts these, in the model's order.
+            default is every parameter that requires a gradient, in the model's order. M counts these, in the
+            order given.
+        on_failure: ``"raise"``, or ``"warn"`` to get numbers although independent routes to them differ.
 
     Raises:
         ValueError: an argument is out of its range; the message names it, its value and what is valid.
         RuntimeError: two evaluations differ (active dropout), or an evaluation changes a buffer.
+        CertificateError: (from products, matrices and spectra) independent routes differ.
 
     Example:
         >>> import torch
@@ -49,17 +128,21 @@ class EmpiricalRisk:
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor | Iterable[Tensor],
-        targets: Tensor | Iterable[Tensor],
+        inputs: Tensor | dict | Iterable,
+        targets: Tensor | Iterable[Tensor] | None = None,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         *,
         parameters: Iterable[str] | None = None,
+        on_failure: Literal["raise", "warn"] = "raise",
     ) -> None:
+        if on_failure not in ("raise", "warn"):
+            raise ValueError(f"on_failure={on_failure!r} is unknown: give 'raise' or 'warn'")
         if not isinstance(model, nn.Module):
             raise ValueError(f"model: an nn.Module is needed, got {model!r}")
         if not (callable(loss) or loss in LOSSES):
             raise ValueError(f"loss={loss!r} is unknown: give one of {', '.join(map(repr, LOSSES))} or a callable")
-        self.model, self.loss_name = model, loss if isinstance(loss, str) else "custom"
+        self.model, self.on_failure = _frozen_copy(model), on_failure
+        self.loss_name = loss if isinstance(loss, str) else "custom"
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         everything = dict(model.named_parameters())
         if parameters is None:
@@ -71,9 +154,10 @@ class EmpiricalRisk:
             unknown = [n if isinstance(n, str) else type(n).__name__ for n in chosen if n not in everything]
             if unknown or not chosen:
                 raise ValueError(f"parameters={unknown}: give names, at least one of {', '.join(everything)}")
-        self.parameters = {n: p.detach().clone() for n, p in everything.items() if n in set(chosen)}
-        self.constants = {n: p.detach().clone() for n, p in everything.items() if n not in self.parameters}
-        self.constants |= {n: b.detach().clone() for n, b in model.named_buffers()}
+        own = lambda t: t.detach().clone(memory_format=torch.contiguous_format)
+        self.parameters = {n: own(everything[n]) for n in chosen}
+        self.constants = {n: own(p) for n, p in everything.items() if n not in self.parameters}
+        self.constants |= {n: own(b) for n, b in model.named_buffers()}
         self.num_parameters = sum(p.numel() for p in self.parameters.values())
         first = next(iter(self.parameters.values()))
         self.dtype, self.device = first.dtype, first.device
@@ -82,33 +166,59 @@ class EmpiricalRisk:
         if self.device.type == "meta":
             raise ValueError("model: its parameters are on the device 'meta', which holds no values; load them first")
         for name, p in self.parameters.items():
+            if p.dtype != self.dtype:
+                raise ValueError(f"model: the parameter {name!r} is {p.dtype}, others are {self.dtype}; convert one")
             if not bool(torch.isfinite(p).all()):
                 raise ValueError(f"model: the parameter {name!r} contains NaN or infinite values")
-        as_batches = lambda data: list(data) if isinstance(data, Iterable) and not isinstance(data, Tensor) else [data]
-        inputs, targets = as_batches(inputs), as_batches(targets)
-        for name, batches in (("inputs", inputs), ("targets", targets)):
-            if not all(isinstance(batch, Tensor) for batch in batches):
-                raise ValueError(f"{name}: a tensor or a list of tensors is needed (torch.as_tensor makes one)")
-        if len(inputs) != len(targets):
-            raise ValueError(f"targets: {len(targets)} batches given for {len(inputs)} of the inputs")
-        self.batches = list(zip(inputs, targets, strict=True))
+        self._batches = _pair_batches(inputs, targets)
+        self._versions = self._current_versions()
         self._check_data()
         self._check_outputs()
+        self._certified: set = set()
+
+    def _current_versions(self) -> list[int]:
+        return [0 if t.is_inference() else t._version for t in tensors_of(self._batches)]
+
+    @property
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Inputs and targets, batch by batch; refused if they have been changed in place."""
+        if self._current_versions() != self._versions:
+            raise RuntimeError("inputs or targets were changed in place after the risk was made: make a new risk")
+        return self._batches
+
+    def _equal_shares(self) -> list[float]:
+        """The batches' shares of the risk where every example weighs the same."""
+        return [count_examples(x) / self.num_examples for x, _ in self.batches]
+
+    def certify(self) -> None:
+        """Check, once, that the gradient is the loss's derivative and its own derivative is right."""
+        if "derivatives" not in self._certified:
+            check_derivatives(self)
+            self._certified.add("derivatives")
+
+    def weighted_batches(self) -> Iterator[tuple[float, Tensor, Tensor]]:
+        """Batches with their shares of the risk: the risk is the sum of share times loss of the batch."""
+        for share, (x, y) in zip(self.shares, self.batches, strict=True):
+            if share:  # else every target of it is ignored, and its own mean is 0 / 0
+                yield share, x, y
 
     def _check_data(self) -> None:
-        if not self.batches or any(len(x) == 0 for x, _ in self.batches):
+        if not self.batches or any(count_examples(x) == 0 for x, _ in self.batches):
             raise ValueError("inputs: there must be at least one batch, and one example in each")
-        for x, y in self.batches:
-            if len(x) != len(y):
-                raise ValueError(f"targets: {len(y)} given for {len(x)} inputs; the numbers must agree")
-            if x.is_floating_point() and x.dtype != self.dtype:
-                raise ValueError(f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them")
-            if x.device != self.device or y.device != self.device:
-                raise ValueError(f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}")
-            for name, data in (("inputs", x), ("targets", y)):
-                if data.is_floating_point() and not bool(torch.isfinite(data).all()):
+        for batch, y in self.batches:
+            if count_examples(batch) != len(y):
+                raise ValueError(f"targets: {len(y)} given for {count_examples(batch)} inputs; the numbers must agree")
+            for x in tensors_of(batch):
+                if x.is_floating_point() and x.dtype != self.dtype:
+                    raise ValueError(
+                        f"inputs: dtype {x.dtype} differs from the model's {self.dtype}; convert one of them"
+                    )
+                if x.device != self.device or y.device != self.device:
+                    raise ValueError(f"inputs are on {x.device}, targets on {y.device}, the model on {self.device}")
+            for name, data in (("inputs", batch), ("targets", y)):
+                if any(t.is_floating_point() and not bool(torch.isfinite(t).all()) for t in tensors_of(data)):
                     raise ValueError(f"{name}: contains NaN or infinite values")
-        self.num_examples = sum(len(x) for x, _ in self.batches)
+        self.num_examples = sum(count_examples(x) for x, _ in self.batches)
 
     def _check_outputs(self) -> None:
         """Evaluate the model: it must be deterministic, and fit targets and loss."""
@@ -116,8 +226,10 @@ class EmpiricalRisk:
         buffers = {n: self.constants[n].clone() for n, _ in self.model.named_buffers()}
         values = {**self.parameters, **self.constants, **buffers}
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), torch.no_grad():
-            outputs, again = (functional_call(self.model, values, (x,)) for _ in range(2))
+        with torch.random.fork_rng(devices=cuda), _AutocastWatch(self.device.type) as watch:
+            outputs, again = (functional_call(self.model, values, *arguments_of(x)) for _ in range(2))
+        if watch.seen:
+            raise ValueError("model: it computes under torch.autocast, with a few digits: take autocast out of forward")
         if not isinstance(outputs, Tensor):
             raise ValueError(f"model: its output must be one tensor, got {type(outputs).__name__}")
         for name, buffer in buffers.items():
@@ -125,23 +237,34 @@ class EmpiricalRisk:
                 raise RuntimeError(f"the model changes its buffer {name!r} when evaluated: call model.eval() first")
         if not torch.allclose(outputs, again, rtol=1e-4, atol=0, equal_nan=True):
             raise RuntimeError("two evaluations of the model differ: call model.eval() to switch dropout off")
+        outputs = outputs.detach()
         self.num_outputs, shape = outputs[0].numel(), tuple(outputs.shape[1:])
+        self.shares, self.num_targets = self._equal_shares(), self.num_examples
+        self.total_weight = self.num_targets  # what the mean divides by
         if self.loss_name == "cross_entropy":
-            if outputs.ndim != 2:
-                raise ValueError(f"model: cross-entropy needs outputs (N, C), got (N, *{shape})")
-            for _, y in self.batches:
-                whole = y.dtype == torch.int64 and y.ndim == 1
-                if not whole or int(y.min()) < 0 or int(y.max()) >= self.num_outputs:
-                    raise ValueError(
-                        f"targets: cross-entropy needs int64 class indices (N,) from 0 to {self.num_outputs - 1}, "
-                        f"got {y.dtype} {tuple(y.shape)} from {y.min().item()} to {y.max().item()}"
-                    )
+            self._check_classes(outputs, y)
         elif self.loss_name == "mse":
             for _, y in self.batches:
                 if tuple(y.shape[1:]) != shape:
                     raise ValueError(f"targets: mse needs the outputs' shape (N, *{shape}), got {tuple(y.shape)}")
         else:
             self._check_callable(outputs, y)
+
+    def _check_classes(self, outputs: Tensor, y: Tensor) -> None:
+        """Cross-entropy needs one class index, or -100, for each output; batches weigh by how many count."""
+        self.num_outputs = outputs.shape[class_axis(outputs, y) if y.ndim == outputs.ndim - 1 else -1]
+        for _, y in self.batches:
+            if y.dtype != torch.int64 or bool(((y < 0) & (y != IGNORED)).any()) or int(y.max()) >= self.num_outputs:
+                raise ValueError(
+                    f"targets: cross-entropy needs int64 class indices (N,) from 0 to {self.num_outputs - 1}, got "
+                    f"{y.dtype} {tuple(y.shape)} from {y.min().item()} to {y.max().item()}; {IGNORED} is ignored"
+                )
+        class_axis(outputs, self.batches[0][1])
+        counts = [int((y != IGNORED).sum()) for _, y in self.batches]
+        self.num_targets = self.total_weight = sum(counts)
+        if not self.num_targets:
+            raise ValueError(f"targets: all are {IGNORED}, so there is nothing to average over")
+        self.shares = [count / self.num_targets for count in counts]
 
     def _check_callable(self, outputs: Tensor, y: Tensor) -> None:
         """A loss that sums over the examples would be weighted wrongly, so it is refused."""
@@ -154,20 +277,42 @@ class EmpiricalRisk:
                 f"loss: the callable must average over the examples, but gives {value.item():.4g} for a batch and "
                 f"{twice.item():.4g} for the same batch twice; use reduction='mean'"
             )
-        if len(self.batches) > 1 and len(outputs) > 1:
-            parts = [self.loss_function(outputs[i::2], y[i::2]) * len(y[i::2]) for i in range(2)]
-            if not torch.allclose(value, sum(parts) / len(y), rtol=1e-4, equal_nan=True):
+        known = self.loss_function
+        if type(known) is nn.CrossEntropyLoss and not y.is_floating_point():
+            weight = torch.ones(int(outputs.shape[1])).to(outputs) if known.weight is None else known.weight
+            sizes = [float(weight[t[t != known.ignore_index]].sum()) for _, t in self.batches]
+            self.total_weight = sum(sizes)
+            self.shares = [size / self.total_weight for size in sizes]
+        if len(self.batches) > 1:
+            self._check_batches()
+
+    def _check_batches(self) -> None:
+        """Refuse a loss whose sum over batches, each with its share, is not the loss over the whole set."""
+        targets = [y for _, y in self.batches]
+        outputs = [self.outputs(self.parameters, x).detach() for x, _ in self.batches]
+        if len({f.shape[1:] for f in outputs}) > 1 or len({y.shape[1:] for y in targets}) > 1:
+            raise ValueError("loss: outputs of different shapes in different batches; a callable loss needs one shape")
+        whole, y = torch.cat(outputs), torch.cat(targets)
+        noise = torch.randn(whole.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(whole)
+        for f in (whole, whole + whole.std().nan_to_num(1.0) * noise):
+            parts = zip(self.shares, f.split([len(t) for t in targets]), targets, strict=True)
+            summed = sum(share * self.loss_function(a, b) for share, a, b in parts if share)
+            if not torch.allclose(self.loss_function(f, y), summed, rtol=1e-5, equal_nan=True):
                 raise ValueError("loss: the callable depends on how the examples are batched; give them as one batch")
 
     def outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs (n, C) of the model at the given values of the chosen parameters."""
-        return functional_call(self.model, {**parameters, **self.constants}, (inputs,))
+        if torch.is_autocast_enabled(self.device.type):
+            raise RuntimeError(
+                "torch.autocast is on, which leaves a few digits: leave it for the risk and its operators"
+            )
+        return functional_call(self.model, {**parameters, **self.constants}, *arguments_of(inputs))
 
     def unflatten(self, vectors: Tensor) -> dict[str, Tensor]:
         """Views (..., *shape) of a (..., M) tensor, one for each parameter."""
         parts = vectors.split([p.numel() for p in self.parameters.values()], dim=-1)
         return {
-            n: part.reshape(*vectors.shape[:-1], *p.shape)
+            n: part.reshape((*vectors.shape[:-1], *p.shape))
             for (n, p), part in zip(self.parameters.items(), parts, strict=True)
         }
 
@@ -190,40 +335,59 @@ class EmpiricalRisk:
         if vector.shape != (self.num_parameters,):
             raise ValueError(f"vector: shape {tuple(vector.shape)} given, ({self.num_parameters},) needed")
         other = object.__new__(EmpiricalRisk)
-        other.__dict__.update(self.__dict__, parameters=self.unflatten(vector.detach().clone().to(self.vector)))
+        values = self.unflatten(vector.detach().clone().to(self.vector))
+        other.__dict__.update(self.__dict__, parameters=values, _certified=set())
         return other
 
     def loss(self) -> float:
         """The mean loss over the N examples."""
-        with torch.no_grad():
-            return sum(
-                len(x) / self.num_examples * self.loss_function(self.outputs(self.parameters, x), y).item()
-                for x, y in self.batches
-            )
+        return sum(
+            share * self.loss_function(self.outputs(self.parameters, x), y).item()
+            for share, x, y in self.weighted_batches()
+        )
 
     def gradient(self) -> Tensor:
         """The gradient (M,) of the mean loss."""
-        total = torch.zeros(self.num_parameters, dtype=self.dtype, device=self.device)
-        leaves = {n: p.clone().requires_grad_() for n, p in self.parameters.items()}
-        for x, y in self.batches:
-            value = self.loss_function(self.outputs(leaves, x), y)
-            parts = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-            total += len(x) / self.num_examples * torch.cat([p.reshape(-1) for p in parts])
-        return total
+        return value_and_gradient(self, self.parameters, self.weighted_batches())[1]
 
     def output_terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives of each example's loss with respect to its outputs: gradient (n, C), Hessian (n, C, C)."""
         n, c = outputs.shape
         if self.loss_name == "cross_entropy":
             p = outputs.softmax(1)
-            return p - F.one_hot(targets, c).to(p.dtype), torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+            d, a = (
+                p - F.one_hot(targets.clamp_min(0), c).to(p.dtype),
+                torch.diag_embed(p) - p[:, :, None] * p[:, None, :],
+            )
+            counts = targets != IGNORED
+            return (d, a) if bool(counts.all()) else (d * counts[:, None], a * counts[:, None, None])
         if self.loss_name == "mse":
             return 2 / c * (outputs - targets), (2 / c * torch.eye(c).to(outputs)).expand(n, c, c)
         one = lambda f, y: self.loss_function(f[None], y[None])
-        mean = vmap(one)(outputs, targets).mean()
-        if not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5):
+        mean, equal = vmap(one)(outputs, targets).mean(), self.shares == self._equal_shares()
+        if not equal or not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5):
             raise ValueError("loss: this callable is not a mean over examples, so it has no per-example curvature")
         return vmap(torch.func.grad(one))(outputs, targets), vmap(hessian(one))(outputs, targets)
+
+    def loss_derivatives(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], int]:
+        """The loss's gradient d in the outputs, its Hessian as a map u -> A u, and the axis of an example's outputs.
+
+        Each example's or token's own, without the mean. The map takes any leading axes, and needs no (n, C, C).
+        """
+        if self.loss_name == "cross_entropy":
+            axis = class_axis(outputs, targets)
+            p, axis = outputs.softmax(axis), axis - outputs.ndim if axis > 0 else axis
+            hot = F.one_hot(targets.clamp_min(0), p.shape[axis]).to(p.dtype).movedim(-1, axis)
+            counts = (targets != IGNORED).unsqueeze(axis).to(p.dtype)
+            q = p * counts
+            return (p - hot) * counts, lambda u: q * (u - (p * u).sum(axis, keepdim=True)), axis
+        if self.loss_name == "mse":
+            factor = 2 / outputs[0].numel()
+            return factor * (outputs - targets), lambda u: factor * u, -1
+        if outputs.ndim != 2:
+            raise ValueError(f"model: G and R of a callable loss need outputs (N, C), got {tuple(outputs.shape)}")
+        d, a = self.output_terms(outputs, targets)
+        return d, lambda u: torch.einsum("...nc,ncd->...nd", u, a), -1
 
     def hessian(self) -> CurvatureOperator:
         """The Hessian H of the mean loss (paper, Eq. 4)."""

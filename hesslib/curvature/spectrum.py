@@ -10,6 +10,7 @@ import torch
 
 from .._progress import waiting
 from . import gram
+from .certificates import is_rounding, probe, relative, report
 from .lanczos import top_eigenpairs
 from .operators import CurvatureOperator, free_memory
 
@@ -58,7 +59,8 @@ def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, pr
     distance of a matrix-vector product (gram: in closed form) to the operator's by automatic
     differentiation, an independent route; ``trace`` and ``frobenius``, the eigenvalues' sum against the trace
     and their sum of squares against the squared Frobenius norm, both taken before the
-    eigendecomposition; ``top`` (gram), the largest eigenvalue against Lanczos on products. All are relative.
+    eigendecomposition; ``top`` (gram), the largest eigenvalue against Lanczos on products. All are relative,
+    and one above 1e-6 (float32: 5e-3) is an error, unless the operator is zero up to rounding.
 
     Args:
         op: a ``CurvatureOperator``.
@@ -67,6 +69,7 @@ def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, pr
 
     Raises:
         MemoryError: the matrix does not fit into free memory; nothing has been allocated.
+        CertificateError: independent routes differ.
         TypeError: op is another kind of operator.
         ValueError: the gram route was asked for and does not apply; the message says why.
     """
@@ -77,7 +80,7 @@ def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, pr
         )
     if method not in ("auto", "dense", "gram"):
         raise ValueError(f"method={method!r} is unknown: give 'auto', 'dense' or 'gram'")
-    obstacle = "" if method == "dense" else gram.why_not(op)
+    obstacle = gram.why_not(op)
     if method == "gram" and obstacle:
         raise ValueError(f"method='gram' does not apply to {op.name}: {obstacle}")
     m, order = op.shape[0], 0 if obstacle or method == "dense" else gram.columns(op)
@@ -108,6 +111,7 @@ def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, pr
         "frobenius": abs((eigenvalues**2).sum() - sums["square"]) / max(sums["square"], 1e-300),
     }
     certificates = {name: float(value) for name, value in certificates.items()}
+    check_spectrum(op, certificates, eigenvalues)
     return Spectrum(eigenvalues, method, reason, time.perf_counter() - start, certificates)
 
 
@@ -135,30 +139,36 @@ def eigenvalue_seconds(order: int) -> float:
     return (order / 400) ** 3 * (time.perf_counter() - start)
 
 
+def check_spectrum(op: CurvatureOperator, certificates: dict[str, float], eigenvalues: np.ndarray) -> None:
+    """Refuse a spectrum of which a certificate failed."""
+    allowed = 1e-6 if op.risk.dtype == torch.float64 else 5e-3
+    failed = {name: value for name, value in certificates.items() if not value <= allowed}
+    if failed and not is_rounding(op, float(np.abs(eigenvalues).max() * probe(op.risk).norm())):
+        listed = ", ".join(f"{name} {value:.1e}" for name, value in failed.items())
+        report(op.risk, f"{op.name}: certificates of the spectrum are above {allowed:.0e}: {listed}")
+
+
 def matrix_certificates(op: CurvatureOperator, matrix: torch.Tensor) -> dict[str, float]:
     """Relative asymmetry of a matrix, and its distance to the operator on one random vector."""
-    probe = torch.randn(op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(matrix)
-    product = op._autograd_product(probe[None])[0]
+    product = op.reference_product
     step = max(1, 2**24 // len(matrix))
     parts = ((matrix[i : i + step], matrix[:, i : i + step].T) for i in range(0, len(matrix), step))
     defect = max(float((a - b).abs().max()) for a, b in parts)
     return {
         "symmetry": defect / max(float(matrix.abs().max()), 1e-300),
-        "product": float((matrix @ probe - product).norm() / product.norm().clamp_min(1e-300)),
+        "product": relative(matrix @ probe(op.risk), product),
     }
 
 
 def product_certificates(op: CurvatureOperator, values: np.ndarray, progress: bool | None) -> dict[str, float]:
     """The same of an operator whose matrix is not formed, and its largest eigenvalue by Lanczos."""
-    x, y = torch.randn(2, op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
-        op.risk.vector
-    )
+    x = probe(op.risk)
+    y = torch.randn(op.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(x)
     hx, hy = op.product(torch.stack([x, y]))
-    product = op._autograd_product(x[None])[0]
     top = top_eigenpairs(op, 1, "LM", progress=progress).eigenvalues[0]
     largest = np.abs(values).max(initial=0.0)
     return {
-        "symmetry": float((x @ hy - y @ hx).abs() / (hx.norm() * y.norm()).clamp_min(1e-300)),
-        "product": float((hx - product).norm() / product.norm().clamp_min(1e-300)),
+        "symmetry": float((x @ hy - y @ hx).abs()) / max(float(hx.norm() * y.norm()), 1e-300),
+        "product": relative(hx, op.reference_product),
         "top": abs(largest - abs(top)) / max(largest, 1e-300),
     }

@@ -4,6 +4,7 @@ import torch
 
 from hesslib import EmpiricalRisk, spectrum
 from hesslib.curvature import dense
+from hesslib.curvature.certificates import CertificateError
 from tests.curvature.cases import CASES, distance, mlp, reference
 
 by_name = {case.name: case for case in CASES}
@@ -88,7 +89,11 @@ def test_certificates_notice_a_wrong_matrix(monkeypatch):
     wrong = op.to_dense()
     wrong[0, 1] += 1e-3
     monkeypatch.setattr(op, "to_dense", lambda **_: wrong)
-    found = spectrum(op).certificates
+    with pytest.raises(CertificateError, match=r"H: certificates of the spectrum are above 1e-06: symmetry .*product"):
+        spectrum(op)
+    op.risk.on_failure = "warn"
+    with pytest.warns(UserWarning, match="certificates of the spectrum"):
+        found = spectrum(op).certificates
     assert found["symmetry"] > 1e-5 and found["product"] > 1e-5
 
 

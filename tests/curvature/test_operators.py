@@ -104,10 +104,10 @@ def test_unequal_batches_weigh_by_their_size(name):
 )
 def test_parameter_subset_is_a_submatrix(names):
     case = by_name["Tanh-5-4-6-3"]
-    risk, where, start = risk_of(case, parameters=names), [], 0
+    risk, places, start = risk_of(case, parameters=names), {}, 0
     for name, p in case.model.named_parameters():
-        where += range(start, start + p.numel()) if name in names else []
-        start += p.numel()
+        places[name] = range(start, start := start + p.numel())
+    where = [i for name in names for i in places[name]]  # in the order in which they are given
     exact = reference(case.model, case.inputs, case.targets)[where][:, where]
     assert distance(risk.hessian().to_dense(), exact) < 1e-12
     assert distance(risk.hessian() @ torch.eye(len(where), dtype=torch.float64), exact) < 1e-12
@@ -214,7 +214,8 @@ class Pair(nn.Linear):
 
 
 def half_weighted(x, y):
-    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 9.0]).double())
+    weight = torch.tensor([1.0, 5.0, 9.0]).double()
+    loss = lambda f, y: F.cross_entropy(f, y, weight)  # as a function: its denominators cannot be known
     return EmpiricalRisk(mlp(5, 3).double(), [x[:4], x[4:]], [y[:4], y[4:]], loss)
 
 
@@ -283,3 +284,118 @@ def test_attention_has_products_too():
     v = torch.randn(risk.num_parameters, dtype=torch.float64)
     difference = (risk.at(risk.vector + 1e-6 * v).gradient() - risk.at(risk.vector - 1e-6 * v).gradient()) / 2e-6
     assert distance(risk.hessian() @ v, difference) < 1e-6
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 4), nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x, z, scale=None):
+        h = torch.tanh(self.a(x) + self.b(z))
+        return self.c(h if scale is None else scale[:, None] * h)
+
+
+def test_inputs_as_loaders_tuples_and_dicts():
+    x, y = by_name["functional"].inputs, by_name["functional"].targets
+    z, scale, model = x[:, :2] ** 2, x[:, 0], TwoInputs().double()
+    plain = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    assert distance(EmpiricalRisk(plain, loader).hessian().to_dense(), reference(plain, x, y)) < 1e-12
+    kept = lambda x, z, s, y: EmpiricalRisk(model, {"x": x, "z": z, "scale": s}, y)
+    exact = kept(x, z, scale, y).hessian().to_dense()
+    loss = F.cross_entropy(model(x, z, scale), y)
+    slopes = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    row = torch.autograd.grad(slopes[0][0, 0], list(model.parameters()))
+    assert distance(exact[0], torch.cat([g.reshape(-1) for g in row])) < 1e-12
+    cut = lambda *tensors: list(zip(*(t.split(4) for t in tensors)))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, z, scale, y), batch_size=4)
+    for risk in (
+        EmpiricalRisk(model, cut(x, z, scale), list(y.split(4))),
+        EmpiricalRisk(model, loader),
+        EmpiricalRisk(model, [dict(zip(("x", "z", "scale"), part)) for part in cut(x, z, scale)], list(y.split(4))),
+    ):
+        assert risk.num_examples == 9 and risk.loss() == pytest.approx(float(loss.detach()))
+        for make in (EmpiricalRisk.hessian, EmpiricalRisk.ggn, EmpiricalRisk.residual):
+            whole = make(kept(x, z, scale, y)).to_dense()
+            assert distance(make(risk).to_dense(), whole) < 1e-12
+    with pytest.raises(ValueError, match="targets: give them, or as inputs a DataLoader"):
+        EmpiricalRisk(plain, x)
+    with pytest.raises(ValueError, match="each item must be a pair"):
+        EmpiricalRisk(plain, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x)))
+
+
+class Tokens(nn.Module):
+    """Outputs (N, T, C), or (N, C, T)."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last, self.embed, self.a, self.b = last, nn.Embedding(6, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.embed(x)
+        f = self.b(torch.tanh(self.a(h + h.cumsum(1))))
+        return f if self.last else f.transpose(1, 2)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_one_target_for_each_token(last):
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(c, (5, 4), generator=generator) for c in (6, 3))
+    y[0, 1:], y[3, :2], y[4] = -100, -100, -100
+    model = Tokens(last).double()
+    cut = lambda t: [t[:1], t[1:4], t[4:]]  # the last batch has no target that counts
+    whole, parts = EmpiricalRisk(model, x, y), EmpiricalRisk(model, cut(x), cut(y))
+    rows = lambda f: (f if last else f.transpose(1, 2)).reshape(-1, 3)
+    flat = lambda w: F.cross_entropy(rows(torch.func.functional_call(model, whole.unflatten(w), (x,))), y.reshape(-1))
+    exact = torch.func.hessian(flat)(whole.vector)
+    jacobian = torch.func.jacrev(lambda w: rows(torch.func.functional_call(model, whole.unflatten(w), (x,))))(
+        whole.vector
+    )
+    f, counts = rows(model(x)).detach(), y.reshape(-1) != -100
+    p = f.softmax(1)
+    a = (torch.diag_embed(p) - p[:, :, None] * p[:, None]) * counts[:, None, None] / counts.sum()
+    d = (p - F.one_hot(y.reshape(-1).clamp_min(0), 3)) * counts[:, None]
+    g = torch.einsum("ncp,ncd,ndq->pq", jacobian, a, jacobian)
+    fisher = torch.einsum("ncp,nc,nd,ndq->pq", jacobian, d, d, jacobian) / counts.sum()
+    for risk in (whole, parts):
+        assert risk.loss() == pytest.approx(float(flat(whole.vector)))
+        assert distance(risk.hessian().to_dense(), exact) < 1e-12
+        assert distance(risk.ggn().to_dense(), g) < 1e-12
+        assert distance(risk.residual().to_dense(), exact - g) < 1e-11
+        assert distance(risk.ggn("probability").to_dense(), fisher) < 1e-12
+        assert distance(risk.residual("probability").to_dense(), exact - fisher) < 1e-11
+
+
+def test_ignored_targets_in_a_chain():
+    case = by_name["Tanh-5-4-6-3"]
+    y = case.targets.clone()
+    y[[0, 5, 6]] = -100
+    risk = EmpiricalRisk(case.model, list(case.inputs.split(4)), list(y.split(4)))
+    exact = reference(case.model, case.inputs[y >= 0], y[y >= 0])
+    for op in (risk.hessian(), risk.ggn(), risk.ggn("probability"), risk.residual("probability")):
+        kept = EmpiricalRisk(case.model, case.inputs[y >= 0], y[y >= 0])
+        other = {"hessian": kept.hessian, "ggn": kept.ggn, "residual": kept.residual}[op.kind]
+        other = other() if op.kind == "hessian" else other(op.output)
+        assert distance(op.to_dense(), other.to_dense()) < 1e-12
+        assert distance(op @ torch.eye(len(exact), dtype=torch.float64), other.to_dense()) < 1e-12
+
+
+def test_a_product_with_many_classes_needs_no_array_of_their_pairs():
+    model, n, c = mlp(4, 3, 400).double(), 400, 400  # (N, C, C) would be 512 MB
+    x, y = torch.randn(n, 4, generator=torch.Generator().manual_seed(0)).double(), torch.arange(n) % c
+    op = EmpiricalRisk(model, x, y).hessian()
+    op @ torch.ones(op.shape[0])
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            found = function(*args, **(kwargs or {}))
+            largest = max(largest, found.numel() if isinstance(found, torch.Tensor) else 0)
+            return found
+
+    with Watch():
+        op @ torch.ones(op.shape[0])
+    assert n * c <= largest < 4 * n * c
