@@ -1,13 +1,17 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the checkpoints of long computations."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 STALE = 3600  # seconds after which an unfinished file is taken for what a killed run left
 
@@ -44,3 +48,42 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+class Checkpoint:
+    """Arrays that a long computation has got so far, in one file that is replaced as a whole.
+
+    Args:
+        path: the file.
+        run: what is computed and from what; a file of another run is refused.
+    """
+
+    def __init__(self, path: str | Path, *run: str | bytes) -> None:
+        digest = hashlib.sha256()
+        for part in run:
+            digest.update(part.encode() if isinstance(part, str) else part)
+        self.path, self.run = Path(path), digest.hexdigest()
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """The arrays by name; None if there is no file or, with a warning, if it is damaged.
+
+        Raises:
+            ValueError: the file is of another run.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as data:
+                found = {name: data[name] for name in data.files}
+            run = str(found.pop("run"))
+        except Exception as error:  # the archive's own checks find a changed byte, and say so in many ways
+            warnings.warn(f"checkpoint {str(self.path)!r} is damaged ({error}): it is computed anew", stacklevel=3)
+            return None
+        if run != self.run:
+            raise ValueError(f"checkpoint={str(self.path)!r} is of another run: give another name or delete it")
+        return found
+
+    def save(self, **arrays: np.ndarray | float | str) -> None:
+        """Replace the file by these arrays."""
+        with replacing(self.path) as file:
+            np.savez(file, run=self.run, **arrays)

@@ -43,13 +43,15 @@ def read_arrays(path: Path, prefix: str, checksums: dict[str, str]) -> Result | 
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for name, checksum in checksums.items():
-                found[name] = np.load(io.BytesIO(archive.read(f"{prefix}{name}.npy")), allow_pickle=False)
-                if array_checksum(found[name]) != checksum:
-                    return None
+            for member in archive.namelist():  # in the order in which the function gave them
+                name = member.removeprefix(prefix).removesuffix(".npy")
+                if member == f"{prefix}{name}.npy" and name in checksums:
+                    found[name] = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
+                    if array_checksum(found[name]) != checksums[name]:
+                        return None
     except Exception:  # a changed byte of an archive is reported in many ways
         return None
-    return found
+    return found if found.keys() == checksums.keys() else None
 
 
 def read_label(text: str) -> dict[str, Any] | None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
-import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .._files import StorageError, replacing
+from .._files import Checkpoint
 from .._progress import bar, waiting
 from .certificates import check_product, probe
 from .convolution import fill_convolutions
@@ -72,67 +68,30 @@ def _closed_form_seconds(op: CurvatureOperator) -> float:
 
 
 def _product_rows(op: CurvatureOperator, where: list[int], checkpoint, progress) -> Tensor:
-    """Rows ``where`` of the matrix from batched products."""
-    m = op.shape[0]
-    rows, done, save = torch.zeros(len(where), m, dtype=op.risk.dtype, device=op.risk.device), 0, None
-    if checkpoint is not None:
-        save = RowCheckpoint(Path(checkpoint), op, len(where))
-        done = save.load(rows)
+    """Rows ``where`` of the matrix from batched products; with a checkpoint each chunk is a file of its own."""
+    m, rows, key = op.shape[0], [], None if checkpoint is None else fingerprint(op, len(where))
     # at least 20 steps, so that the bar moves and an interruption loses little
-    step = max(1, min(op.chunk, -(-len(where) // 20)))
-    shown = bar(total=len(where), initial=done, desc=f"{op.name}, rows", show=progress)
-    for start in range(done, len(where), step):
-        part = where[start : start + step]
-        basis = torch.zeros(len(part), m, dtype=rows.dtype, device=rows.device)
-        basis[range(len(part)), part] = 1
-        rows[start : start + len(part)] = op.product(basis)
-        shown.update(len(part))
-        if save is not None:
-            save.write(rows, start, start + len(part))
-    shown.close()
-    return rows
+    parts = torch.arange(len(where)).split(max(1, min(op.chunk, -(-len(where) // 20))))
+    for part in bar(parts, desc=f"{op.name}, rows", show=progress):
+        save = Checkpoint(Path(checkpoint, f"{key}-{part[0]}-{len(part)}.npz"), key) if key else None
+        found = save.load() if save else None
+        if found is None:
+            basis = torch.zeros(len(part), m, dtype=op.risk.dtype, device=op.risk.device)
+            basis[range(len(part)), [where[i] for i in part]] = 1
+            rows.append(op.product(basis))
+            if save:
+                save.save(rows=rows[-1].cpu().numpy())
+        else:
+            rows.append(torch.as_tensor(found["rows"]).to(op.risk.vector))
+    return torch.cat(rows)
 
 
-class RowCheckpoint:
-    """Finished rows in a folder: a file of rows and, written after them, how many are good and their checksum."""
-
-    def __init__(self, folder: Path, op: CurvatureOperator, count: int) -> None:
-        digest = hashlib.sha256(repr((op.kind, op.output, op.shape, op.risk.loss_name, count)).encode())
-        for tensor in (op.risk.vector, *(t for t in tree_leaves(op.risk.batches) if isinstance(t, Tensor))):
-            digest.update(tensor.cpu().numpy().tobytes())
-        key = digest.hexdigest()[:16]
-        self.rows, self.state, self.sum = folder / f"{key}.rows", folder / f"{key}.json", hashlib.sha256()
-
-    def load(self, rows: Tensor) -> int:
-        """Copy the finished rows into place and return their number; 0, with a warning, if they are damaged."""
-        if not (self.rows.exists() and self.state.exists()):
-            return 0
-        try:
-            state, dtype = json.loads(self.state.read_text()), np.dtype(str(rows.dtype).removeprefix("torch."))
-            found = np.fromfile(self.rows, dtype, count=state["done"] * rows.shape[1])
-            self.sum.update(found.tobytes())
-            if self.sum.hexdigest() == state["sha256"]:
-                rows[: state["done"]] = torch.as_tensor(found).view(-1, rows.shape[1]).to(rows)
-                return state["done"]
-        except (ValueError, KeyError, TypeError, RuntimeError):
-            pass
-        warnings.warn(f"checkpoint {self.rows.name} is damaged: its rows are computed anew", stacklevel=2)
-        self.sum = hashlib.sha256()
-        return 0
-
-    def write(self, rows: Tensor, start: int, stop: int) -> None:
-        """Put rows start to stop on disk, then move the mark."""
-        part = rows[start:stop].cpu().numpy()
-        try:
-            self.rows.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(self.rows, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-                file.seek(start * part[0].nbytes)
-                file.write(part.tobytes())
-        except OSError as error:
-            raise StorageError(f"checkpoint {self.rows} could not be written ({error.strerror})") from error
-        self.sum.update(part.tobytes())
-        with replacing(self.state, "w") as file:
-            json.dump({"done": stop, "sha256": self.sum.hexdigest()}, file)
+def fingerprint(op: CurvatureOperator, count: int) -> str:
+    """What tells an operator's rows from another's: kind, shape, parameters and data."""
+    digest = hashlib.sha256(repr((op.kind, op.output, op.shape, op.risk.loss_name, count)).encode())
+    for tensor in (op.risk.vector, *(t for t in tree_leaves(op.risk.batches) if isinstance(t, Tensor))):
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 # -- closed form --------------------------------------------------------------------------------------

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from .._checks import positive, whole
-from .._files import replacing
+from .._files import Checkpoint
 from .._progress import bar
 
 
@@ -35,6 +33,7 @@ class History:
     """What was recorded: iteration numbers, loss and gradient norm over the whole training set, parameters (M,).
 
     With ``measure``: iteration numbers, and what it returned. ``seconds`` counts the training, pauses left out.
+    ``average``: mean of the parameters (M,) over the last records, where asked for and training came to its end.
     """
 
     iterations: list[int] = field(default_factory=list)
@@ -43,6 +42,7 @@ class History:
     gradient_norms: list[float] = field(default_factory=list)
     parameters: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
+    average: Tensor | None = None
 
 
 def batches_of(count: int, size: int, generator: torch.Generator | None):
@@ -67,6 +67,7 @@ def train(
     record: Collection[int] = (),
     gradient_tolerance: float = 0.0,
     measure: Callable[[nn.Module], dict[str, float]] | None = None,
+    average: int = 0,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> History:
@@ -83,6 +84,7 @@ def train(
         gradient_tolerance: stop before a step whose (batch) gradient norm is at most this.
         measure: what to record of the model, as numbers by name, where loss and gradient over the whole
             training set and the parameters would be too much.
+        average: number of last records over which to take the mean of the parameters; 0 takes none.
         checkpoint: file that keeps the state at every record (needs ``measure``). A run stopped at any moment
             and started again goes on from there and ends as if it had never been stopped, bit for bit.
         progress: False hides the bar, which otherwise shows when training takes over two seconds.
@@ -96,7 +98,7 @@ def train(
     """
     n = len(inputs)
     whole(0, n, batch_size=batch_size)
-    whole(0, iterations=iterations, **({} if seed is None else {"seed": seed}))
+    whole(0, iterations=iterations, average=average, **({} if seed is None else {"seed": seed}))
     positive(step_size=step_size)
     if len(targets) != n:
         raise ValueError(f"targets: {len(targets)} given for {n} inputs; the numbers must agree")
@@ -109,10 +111,12 @@ def train(
     parameters = list(model.parameters())
     order = batches_of(n, batch_size, None if seed is None else torch.Generator().manual_seed(seed))
     history, record, begin = History(), set(record), 0
+    tail = set(sorted({*record, iterations})[-average:] if average else [])
+    summed = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)  # of the weights at these records
     if checkpoint is not None:
-        run = [step_size, batch_size, seed, n, gradient_tolerance, sorted(record)]
-        state = Checkpoint(Path(checkpoint), run, model)
-        begin = state.load(model, history)
+        run = json.dumps([step_size, batch_size, seed, n, gradient_tolerance, sorted(map(int, record)), average])
+        state = Checkpoint(checkpoint, run, parameters_to_vector(parameters).detach().cpu().numpy().tobytes())
+        begin = resume(state.load(), parameters, history, summed)
         if batch_size not in (0, n):
             next(islice(order, begin, begin), None)  # the same batches are drawn again and passed over
 
@@ -130,12 +134,16 @@ def train(
         return float(loss.detach()), gradients, norm
 
     def keep(iteration: int, known: tuple[float, list[Tensor], float] | None = None) -> None:
+        if iteration in tail:
+            summed.add_(parameters_to_vector(parameters).detach().cpu())
         if measure is not None:
             history.iterations.append(iteration)
             history.measures.append(measure(model))
             history.seconds = before + time.perf_counter() - start
             if checkpoint is not None:
-                state.save(iteration, model, history)
+                weights = parameters_to_vector(parameters).detach().cpu().numpy()
+                kept = json.dumps([history.iterations, history.measures, history.seconds])
+                state.save(parameters=weights, iteration=iteration, history=kept, summed=summed.numpy())
             return
         loss, _, norm = known or gradient(inputs, targets)
         check(iteration, loss, norm)
@@ -171,41 +179,20 @@ def train(
     if history.iterations[-1:] != [iteration]:
         keep(iteration)
         history.seconds = before + time.perf_counter() - start
+    if tail and tail <= set(history.iterations):
+        history.average = (summed / len(tail)).to(parameters[0])
     return history
 
 
-class Checkpoint:
-    """The state of a training run in one file, replaced as a whole, so that it is never half written."""
-
-    def __init__(self, path: Path, run: list, model: nn.Module) -> None:
-        start = parameters_to_vector(model.parameters()).detach().cpu().numpy()
-        self.path, self.run = path, hashlib.sha256(json.dumps(run).encode() + start.tobytes()).hexdigest()
-
-    def load(self, model: nn.Module, history: History) -> int:
-        """Put the saved state into model and history; returns the iteration to go on from, 0 without a file."""
-        if not self.path.exists():
-            return 0
-        try:
-            with np.load(self.path, allow_pickle=False) as data:
-                saved = {k: data[k] for k in data.files}
-            saved["run"], saved["parameters"], saved["iteration"], saved["history"]
-        except Exception as error:  # the archive's own checks find a changed byte, and say so in many ways
-            warnings.warn(f"checkpoint {str(self.path)!r} is damaged ({error}): training starts anew", stacklevel=3)
-            return 0
-        if str(saved["run"]) != self.run:
-            raise ValueError(f"checkpoint={str(self.path)!r} is of another run: give another name or delete it")
-        with torch.no_grad():
-            values = torch.as_tensor(saved["parameters"])
-            vector_to_parameters(values.to(next(model.parameters()).device), model.parameters())
-        history.iterations, history.measures, history.seconds = json.loads(str(saved["history"]))
-        return int(saved["iteration"])
-
-    def save(self, iteration: int, model: nn.Module, history: History) -> None:
-        """Replace the file by the present state."""
-        values = parameters_to_vector(model.parameters()).detach().cpu().numpy()
-        kept = json.dumps([history.iterations, history.measures, history.seconds])
-        with replacing(self.path) as file:
-            np.savez(file, parameters=values, iteration=iteration, history=kept, run=self.run)
+def resume(saved: dict[str, np.ndarray] | None, parameters: list[Tensor], history: History, summed: Tensor) -> int:
+    """Put a checkpoint's state into parameters, history and sum; returns the iteration to go on from, 0 without one."""
+    if saved is None:
+        return 0
+    with torch.no_grad():
+        vector_to_parameters(torch.as_tensor(saved["parameters"]).to(parameters[0].device), parameters)
+    history.iterations, history.measures, history.seconds = json.loads(str(saved["history"]))
+    summed.copy_(torch.as_tensor(saved["summed"]))
+    return int(saved["iteration"])
 
 
 def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:

@@ -116,7 +116,14 @@ def test_a_stopped_run_ends_as_if_never_stopped(data, tmp_path, batch_size):
                 raise Stop
             return {"loss": float(F.cross_entropy(model(data.inputs), data.targets).detach())}
 
-        options = {"step_size": 0.3, "iterations": 40, "batch_size": batch_size, "seed": 3, "record": range(0, 40, 7)}
+        options = {
+            "step_size": 0.3,
+            "iterations": 40,
+            "batch_size": batch_size,
+            "seed": 3,
+            "record": range(0, 40, 7),
+            "average": 3,
+        }
         history = train(model, data.inputs, data.targets, **options, measure=measure, checkpoint=checkpoint)
         return model, history, len(seen)
 
@@ -127,7 +134,7 @@ def test_a_stopped_run_ends_as_if_never_stopped(data, tmp_path, batch_size):
     resumed, history, calls = run(tmp_path / "parts.npz")
     assert calls == 3  # of seven records four had been kept
     assert history.iterations == expected.iterations == [0, 7, 14, 21, 28, 35, 40]
-    assert history.measures == expected.measures
+    assert history.measures == expected.measures and torch.equal(history.average, expected.average)
     for a, b in zip(whole.parameters(), resumed.parameters()):
         assert torch.equal(a, b)
 
@@ -195,3 +202,13 @@ def test_divergence_tells_where_and_what_was_seen_before_also_across_processes(d
     error = pickle.loads(pickle.dumps(caught.value))
     assert f"at iteration {error.iteration}:" in str(error) and error.iteration > 0
     assert error.history.iterations == list(range(error.iteration))
+
+
+def test_the_average_is_that_of_the_last_records(data):
+    options = {"step_size": 0.3, "iterations": 6, "record": range(0, 6, 2)}
+    history = train(network(), data.inputs, data.targets, **options, average=2)
+    assert history.iterations == [0, 2, 4, 6]
+    torch.testing.assert_close(history.average, torch.stack(history.parameters[-2:]).mean(0), rtol=1e-15, atol=0)
+    assert train(network(), data.inputs, data.targets, **options).average is None
+    stopped = train(network(), data.inputs, data.targets, **options, average=2, gradient_tolerance=1e9)
+    assert stopped.average is None  # it never came to these records

@@ -77,15 +77,15 @@ def test_a_flipped_bit_in_a_training_checkpoint_changes_no_number(memory_path):
 def test_a_flipped_bit_in_finished_rows_changes_no_number(memory_path):
     data = blobs(10, 3, 8, seed=0)
     op = EmpiricalRisk(work.Skip(3, 0).double(), data.inputs, data.targets).hessian()
-    exact = to_dense(op, checkpoint=memory_path)
-    rows, state = next(memory_path.glob("*.rows")), next(memory_path.glob("*.json"))
-    for path in (rows, state):
-        for place in flips(path, 5):
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                assert torch.equal(to_dense(op, checkpoint=memory_path), exact), place
-            assert path is state or "is damaged" in str(said[0].message)
-    rows.write_bytes(rows.read_bytes()[:-8])
+    exact, found = to_dense(op, checkpoint=memory_path), 0
+    path = sorted(memory_path.glob("*.npz"))[0]
+    for place in flips(path, 10):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert torch.equal(to_dense(op, checkpoint=memory_path), exact), place
+        found += any("is damaged" in str(w.message) and path.name in str(w.message) for w in said)
+    assert found > 3  # the others fall on bytes without meaning, such as the dates within the archive
+    path.write_bytes(path.read_bytes()[:-8])
     with pytest.warns(UserWarning, match="damaged"):
         assert torch.equal(to_dense(op, checkpoint=memory_path), exact)
 
@@ -173,7 +173,7 @@ def training_on_full_disk(folder):
     [
         (store_on_full_disk, ".npz could not be written (File too large); earlier ones are intact"),
         (store_without_permission, ".npz could not be written (Permission denied); earlier ones are intact"),
-        (rows_on_full_disk, "could not be written (File too large)"),
+        (rows_on_full_disk, ".npz could not be written (File too large)"),
         (training_on_full_disk, "run.npz could not be written (File too large)"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
