@@ -277,7 +277,7 @@ class SpectralDensity:
     def mean(self, function) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Mean of ``function`` over the eigenvalues, and the standard error over the probes.
 
-        ``function`` maps an array of eigenvalues to one of shape (..., *its shape).
+        ``function`` maps an array of eigenvalues to one of shape ``(..., *its shape)``.
         """
         known, d, m = function(self.deflated).sum(-1), len(self.deflated), self.dimension
         each = (known[..., None] + (m - d) * (function(self.nodes) * self.weights).sum(-1)) / m
