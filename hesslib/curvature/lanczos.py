@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .._checks import positive, whole
 from .._progress import bar
-from .operators import SymmetricOperator, free_memory
+from .memory import free_memory
+from .operators import SymmetricOperator
 
 BREAKDOWN = 100  # a new direction shorter than this times eps times the operator's norm is rounding error
 
