@@ -49,7 +49,7 @@ cost: .venv/book.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.chapters
 
 soak: .venv/test.stamp
-	HESSLIB_KILLS=1000 HESSLIB_CELLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/kit
+	HESSLIB_KILLS=1000 HESSLIB_CELLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/kit/test_interrupted.py tests/kit/test_damaged.py tests/kit/test_sweep.py
 
 guards: .venv/test.stamp
 	$(BIN)/python -m tests.kit.guards

@@ -84,9 +84,6 @@ if not p.small_batch < p.large_batch:
     )
 if p.dataset == "digits" and p.large_batch > 1000:
     raise ParameterError(f"large_batch = {p.large_batch}: give at most 1000 digits")
-from dataclasses import replace
-from functools import cache
-
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, top_eigenpairs
@@ -95,7 +92,8 @@ from hesslib.book.explore import explore
 from hesslib.book.paths import ROOT
 from hesslib.book.provenance import made_here
 from hesslib.book.store import Store
-from hesslib.experiments.data import cifar10, mnist
+from hesslib.experiments.basins import images, measure, stage
+from hesslib.experiments.data import mnist
 from hesslib.experiments.landscape import (
     align,
     along_line,
@@ -117,34 +115,6 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 # %% tags=["hide-input"]
-@cache
-def images(dataset, seed):
-    """CIFAR-10; or 1,000 digits in its form: three equal colours, 32 x 32 pixels."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = cifar10() if dataset == "cifar10" else mnist(1000, seed=seed)
-    form = lambda x: x
-    if dataset == "digits":
-        mean, std = data.inputs.mean(), data.inputs.std()
-        square = lambda x: F.pad(x.view(-1, 1, 28, 28), [2, 2, 2, 2])
-        form = lambda x: ((square(x) - mean) / std).float().repeat(1, 3, 1, 1)
-    inputs, test_inputs = form(data.inputs), form(data.test_inputs)
-    data = replace(data, inputs=inputs, test_inputs=test_inputs)
-    names = ("inputs", "targets", "test_inputs", "test_targets")
-    return replace(data, **{k: getattr(data, k).to(device) for k in names})
-
-
-def measure(model, data):
-    """What is recorded: loss and accuracy on 5,000 training images and on all test images."""
-
-    def now(_):
-        seen = loss_and_accuracy(model, data.inputs[:5000], data.targets[:5000])
-        new = loss_and_accuracy(model, data.test_inputs, data.test_targets)
-        names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-        return dict(zip(names, (*seen, *new)))
-
-    return now
-
-
 def recorded(history, part):
     """The records of a part as arrays."""
     found = {"iterations": history.iterations, "seconds": history.seconds}
@@ -408,6 +378,56 @@ if tried:
         )
     )
 figures.number(big_story=big_story, orders_story=orders_story)
+
+# %% [markdown]
+# (basins-control)=
+# ### What the switch does, and what time does
+#
+# The run above cannot tell the switch from mere time: nothing goes on with batches of 1,000. So Part I is to be continued in three arms
+# of 25,000 steps each: batches of 32, as in the paper; batches of 1,000, the control; and batches of 32 with a step so small that step over batch size is
+# that of Part I, which keeps the noise of the gradient what it was. Step 0.01 at four seeds, 0.005 and 0.025 at one. The runs take about
+# four hours a seed on one core; each stage is stored when it ends.
+
+
+# %% tags=["hide-input"]
+def large_batches(**setting):
+    """Part I: large batches from a random start."""
+    file = kept("large", setting)
+    return stage(None, order=setting["seed"], checkpoint=file, **setting)
+
+
+def arm(arm_step, arm_batch, average, **setting):
+    """As many steps more from the end of Part I, with another step or batch."""
+    start = Store().run("basins_large", large_batches, setting)[0]["weights"]
+    there = {**setting, "step": arm_step, "batch": arm_batch}
+    options = {"order": 1000 + setting["seed"], "average": average}
+    options["checkpoint"] = kept(f"arm-{arm_step}-{arm_batch}", setting)
+    return stage(start, **options, **there)
+
+
+def kept(what, setting):
+    """The file that keeps the state of a stage of hours; none for digits."""
+    text = "-".join(str(setting[k]) for k in sorted(setting))
+    file = ROOT / "_build" / "checkpoints" / f"basins-{what}-{text}.npz"
+    return file if setting["dataset"] == "cifar10" else None
+
+
+# %%
+first = {k: cifar[k] for k in ("dataset", "width", "iterations", "every")}
+first |= {"batch": 1000, "precision": "bfloat16"}
+part_one = [{**first, "step": 0.01, "seed": seed} for seed in range(4)]
+part_one += [{**first, "step": step, "seed": 0} for step in (0.005, 0.025)]
+switched = lambda s: [(s, 32), (s, 1000), (round(s * 32 / 1000, 8), 32)]
+arms = [
+    {**one, "arm_step": step, "arm_batch": batch, "average": 50}
+    for one in part_one
+    for step, batch in switched(one["step"])
+]
+long = p.scale == "paper" and asked == {**cifar, "step": 0.01, "seed": 0}
+# one seed to its end, then the next: an arm computes the Part I it starts from
+arm_runs = Store().sweep("basins_arms", arm, arms, run=long)
+large_runs = Store().sweep("basins_large", large_batches, part_one, run=long)
+print(large_runs.label, arm_runs.label, sep="\n")
 
 # %% [markdown]
 # ## The straight line

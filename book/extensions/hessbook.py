@@ -292,7 +292,15 @@ class NotebookTable(SphinxDirective):
                     f"{made['source']} / {made['code']}",
                 ]
             )
-        return [table(["notebook", "executed", "time", "device", "versions", "source / hesslib"], rows)]
+        return [table(["notebook", "executed", "time", "device", "versions", "source / code"], rows)]
+
+
+def count_states(labels: list[dict], closure: str) -> str:
+    """How many runs were made by the present code, have an older kind of label, or are stale."""
+    older = sum("imported" in label for label in labels)
+    stale = sum("imported" not in label and label["closure"] != closure for label in labels)
+    states = {"by this code": len(labels) - older - stale, "older label": older, "stale, not used": stale}
+    return ", ".join(f"{count} {word}" for word, count in states.items() if count) or "not run"
 
 
 class ResultsTable(SphinxDirective):
@@ -303,10 +311,7 @@ class ResultsTable(SphinxDirective):
         for name, (made, closure, runs) in sorted(experiments(root).items()):
             self.env.note_dependency(str(root / "book" / "results" / f"{name}.jsonl"))
             join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs if key in r}))
-            imported = sum("imported" in r for r in runs)
-            stale = sum("imported" not in r and r["closure"] != closure for r in runs)
-            states = {"by this code": len(runs) - imported - stale, "older label": imported, "stale, not used": stale}
-            state = ", ".join(f"{count} {word}" for word, count in states.items() if count) or "not run"
+            state = count_states(runs, closure)
             seconds = f"{sum(r['seconds'] for r in runs):.0f}\u00a0s"
             dates, where = join("date").replace("-", "\u2011"), f"{made.chapter}, {made.function}"
             rows.append([name, where, state, seconds, dates, join("device"), join("commit")])

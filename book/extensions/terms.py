@@ -39,7 +39,8 @@ def link_terms(app, doctree) -> None:
         while node is not None:
             above.append(node)
             node = node.parent
-        if any(isinstance(n, (*NOT_PROSE, addnodes.pending_xref)) or "cell" in n.get("classes", []) for n in above):
+        apart = (*NOT_PROSE, addnodes.pending_xref, addnodes.desc_signature)
+        if any(isinstance(n, apart) or "cell" in n.get("classes", []) for n in above):
             continue
         parts, end = [], 0
         for match in find.finditer(text):

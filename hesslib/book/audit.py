@@ -48,7 +48,7 @@ def load_function(source: Path, name: str) -> Callable[..., dict[str, Any]]:
             wanted |= {chain[0] for chain in used(statements[i])}
     lines = text.splitlines()
     part = "\n".join("\n".join(lines[statements[i].lineno - 1 : statements[i].end_lineno]) for i in sorted(needed))
-    file, namespace = f"<{source.stem}: {name}>", {"__name__": source.stem}
+    file, namespace = f"<{source.stem}: {name}>", {"__name__": f"notebooks.{source.stem}"}
     linecache.cache[file] = (len(part), None, (part + "\n").splitlines(True), file)  # so that inspect finds the text
     exec(compile(part, file, "exec"), namespace)
     return namespace[name]

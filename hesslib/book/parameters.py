@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -107,11 +108,7 @@ def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
     ranges = {"scale": choice(*SCALES), **ranges}
     for name, value in injected(namespace).items():
         if name not in ranges:
-            near = difflib.get_close_matches(name, ranges, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ParameterError(
-                f"{name} = {value!r} is not a parameter of this notebook{hint} Valid names: {', '.join(ranges)}"
-            )
+            raise ParameterError(f"{name} = {value!r} is not a parameter of this notebook{suggestion(name, ranges)}")
     missing = [name for name in ranges if name not in namespace]
     if missing:
         raise ParameterError(f"{', '.join(missing)}: not set; run the cell tagged 'parameters' first")
@@ -124,6 +121,12 @@ def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
             value = allowed.presets[scale]
         result[name] = allowed.check(name, value)
     return SimpleNamespace(**result)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a misspelt name: what may be meant, and what is valid."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"{f' (did you mean {near[0]!r}?)' if near else ''}; valid names: {', '.join(known)}"
 
 
 def injected(namespace: dict[str, Any]) -> dict[str, Any]:

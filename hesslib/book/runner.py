@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import re
@@ -29,7 +28,7 @@ from traitlets.config import Config
 from .._files import StorageError, replacing
 from . import payload
 from .engine import cores
-from .parameters import ParameterError
+from .parameters import ParameterError, suggestion
 from .paths import ROOT
 from .provenance import chapter_code, device_name, versions
 from .rerun import same_run
@@ -91,10 +90,7 @@ def check_names(node: nbformat.NotebookNode, name: str, parameters: Iterable[str
     known = declared(node)
     unknown = [p for p in parameters if p not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        valid = ", ".join(known)
-        raise ParameterError(f"{name}: {', '.join(unknown)} is not a parameter{hint}; valid names: {valid}")
+        raise ParameterError(f"{name}: {', '.join(unknown)} is not a parameter{suggestion(unknown[0], known)}")
 
 
 def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat.NotebookNode:

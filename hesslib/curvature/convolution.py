@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._progress import bar
-from .gram import factor
-from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives, inputs_of
+from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives, factor, inputs_of
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +16,10 @@ from .._progress import bar, waiting
 from .certificates import check_product, probe
 from .convolution import fill_convolutions
 from .layers import Layer, LayerStructure
-from .operators import CurvatureOperator, free_memory
+from .memory import free_memory
+
+if TYPE_CHECKING:
+    from .operators import CurvatureOperator
 
 CHUNK_BYTES = 2**28  # temporary outer products; larger gains nothing, smaller loses to call overhead
 

@@ -15,12 +15,17 @@ d_n sum to zero, so E_h has rank at most C - 1.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
-from .operators import CurvatureOperator
+from .layers import factor
+
+if TYPE_CHECKING:
+    from .operators import CurvatureOperator
 
 
 def why_not(op: CurvatureOperator) -> str:
@@ -49,18 +54,6 @@ def columns(op: CurvatureOperator) -> int:
         rank = 1
     hidden = structure.layers[0].width if len(structure.layers) == 2 and op.kind != "ggn" else 0
     return n * rank * (op.kind != "residual" or op.output == "probability") + 2 * rank * hidden
-
-
-def factor(curvature: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors b (N, r, C) and signs (N, r) with A_n = sum_r sign b b', r the largest rank among the A_n."""
-    values, vectors = torch.linalg.eigh(curvature)
-    order = values.abs().argsort(1, descending=True)
-    values = values.gather(1, order)
-    vectors = vectors.transpose(1, 2).gather(1, order[:, :, None].expand_as(vectors))
-    floor = 10 * torch.finfo(values.dtype).eps * values.abs().amax(1, keepdim=True)
-    rank = int((values.abs() > floor).sum(1).max())
-    values, vectors = values[:, :rank], vectors[:, :rank]
-    return vectors * values.abs().sqrt()[:, :, None], torch.where(values < 0, -1.0, 1.0).to(values)
 
 
 def gram_matrix(op: CurvatureOperator) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .._checks import positive, whole
 from .._progress import bar
-from .operators import SymmetricOperator, free_memory
+from .memory import free_memory
+from .operators import SymmetricOperator
 
 BREAKDOWN = 100  # a new direction shorter than this times eps times the operator's norm is rounding error
 
@@ -277,7 +278,7 @@ class SpectralDensity:
     def mean(self, function) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Mean of ``function`` over the eigenvalues, and the standard error over the probes.
 
-        ``function`` maps an array of eigenvalues to one of shape (..., *its shape).
+        ``function`` maps an array of eigenvalues to one of shape ``(..., *its shape)``.
         """
         known, d, m = function(self.deflated).sum(-1), len(self.deflated), self.dimension
         each = (known[..., None] + (m - d) * (function(self.nodes) * self.weights).sum(-1)) / m

@@ -261,3 +261,15 @@ class LayerStructure:
                 if bent:
                     d_dot += torch.einsum("np,kpi->nki", inner, matrix[:, :, :fan_in])
         return result
+
+
+def factor(curvature: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors b (N, r, C) and signs (N, r) with A_n = sum_r sign b b', r the largest rank among the A_n."""
+    values, vectors = torch.linalg.eigh(curvature)
+    order = values.abs().argsort(1, descending=True)
+    values = values.gather(1, order)
+    vectors = vectors.transpose(1, 2).gather(1, order[:, :, None].expand_as(vectors))
+    floor = 10 * torch.finfo(values.dtype).eps * values.abs().amax(1, keepdim=True)
+    rank = int((values.abs() > floor).sum(1).max())
+    values, vectors = values[:, :rank], vectors[:, :rank]
+    return vectors * values.abs().sqrt()[:, :, None], torch.where(values < 0, -1.0, 1.0).to(values)

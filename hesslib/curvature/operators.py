@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-import psutil
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
@@ -15,13 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .certificates import check_product, plain_product, probe
 from .layers import LayerStructure
+from .memory import free_memory
 
 KINDS, OUTPUTS = ("hessian", "ggn", "residual"), ("logits", "probability")
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be allocated now on the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _tensors(output) -> list[Tensor]:

@@ -309,7 +309,7 @@ class EmpiricalRisk:
         return functional_call(self.model, {**parameters, **self.constants}, *arguments_of(inputs))
 
     def unflatten(self, vectors: Tensor) -> dict[str, Tensor]:
-        """Views (..., *shape) of a (..., M) tensor, one for each parameter."""
+        """Views ``(..., *shape)`` of a ``(..., M)`` tensor, one for each parameter."""
         parts = vectors.split([p.numel() for p in self.parameters.values()], dim=-1)
         return {
             n: part.reshape((*vectors.shape[:-1], *p.shape))

@@ -12,7 +12,8 @@ from .._progress import waiting
 from . import gram
 from .certificates import is_rounding, probe, relative, report
 from .lanczos import top_eigenpairs
-from .operators import CurvatureOperator, free_memory
+from .memory import free_memory
+from .operators import CurvatureOperator
 
 
 @dataclass(frozen=True)

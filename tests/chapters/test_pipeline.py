@@ -157,7 +157,7 @@ def test_plain_papermill_stops_at_a_misspelt_name(tmp_path):
     before = notebook.read_bytes()
     done = command("papermill", str(notebook), "out.ipynb", "-p", "sede", "5", cwd=tmp_path)
     assert done.returncode != 0
-    assert "sede = 5 is not a parameter of this notebook; did you mean 'seed'?" in done.stderr
+    assert "sede = 5 is not a parameter of this notebook (did you mean 'seed'?)" in done.stderr
     assert notebook.read_bytes() == before
 
 

@@ -93,6 +93,13 @@ def test_verdict_follows_from_the_checks():
     assert claims.evaluate(missing, {})["verdict"] == "not run"
 
 
+def test_stale_runs_decide_nothing(monkeypatch):
+    experiments, present = claims.made()
+    assert len(claims.stored.__wrapped__("theorem1")) >= 60
+    monkeypatch.setattr(claims, "made", lambda: (experiments, {**present, "theorem1": "the code of tomorrow"}))
+    assert claims.stored.__wrapped__("theorem1") == []
+
+
 def test_groups_compare_runs_of_one_seed():
     spec = {"results": "width", "each": "parameters", "by": "width", "group": "v[-1] / v[0]"}
     found = claims.measure(spec)

@@ -203,7 +203,7 @@ FUNCTIONS = {
     "start: shape (3,) given, (43,) needed": lambda: along_line(network(), torch.zeros(3), torch.zeros(43), [0], len),
     "positions=[0.0, 0.5]: give one for each of 2 losses": lambda: barrier([0, 0.5], [1, 2]),
     # the store
-    "jobs=0: give a whole number of at least 1": lambda: Store("absent").sweep("x", abs, [], run=True, jobs=0),
+    "jobs=0: give a whole number of at least 1": lambda: Store("absent").sweep("x", barrier, [], run=True, jobs=0),
 }
 
 

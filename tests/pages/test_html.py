@@ -202,3 +202,25 @@ def test_numbers_are_not_parted_from_their_signs(html):
         prose = re.sub(r"<(pre|code|script|table|svg)\b.*?</\1>", "", article, flags=re.S)
         for paragraph in re.findall(r"<p>(.*?)</p>", prose, re.S):
             assert not re.search(r"\d( %| ± )", re.sub(r"<[^>]*>", "", paragraph)), (page.name, paragraph[:200])
+
+
+def test_the_page_of_provenance_counts_true_and_older_labels(html):
+    text = (html / "book" / "provenance.html").read_text(encoding="utf-8")
+    rows = [re.findall(r"<p>(.*?)</p>", row) for row in re.findall(r"<tr.*?</tr>", text, re.S)]
+    shown = {row[0]: row[2] for row in rows if len(row) >= 6}
+    for path in sorted((ROOT / "book" / "results").glob("*.jsonl")):
+        labels = [json.loads(line) for line in path.read_text().splitlines()]
+        older = sum("imported" in label for label in labels)
+        states = {"by this code": len(labels) - older, "older label": older}
+        assert shown[path.stem] == ", ".join(f"{n} {word}" for word, n in states.items() if n), path.stem
+
+
+def test_a_stale_label_is_shown_as_such():
+    import sys
+
+    sys.path.insert(0, str(ROOT / "book" / "extensions"))
+    from hessbook import count_states
+
+    labels = [{"closure": "now"}, {"closure": "then"}, {"closure": "now", "imported": {}}, {"closure": "now"}]
+    assert count_states(labels, "now") == "2 by this code, 1 older label, 1 stale, not used"
+    assert count_states([], "now") == "not run"
