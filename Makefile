@@ -8,6 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 HTML := _build/html/index.html
+DOCTESTS = $(BIN)/python -m pytest -n 0 --doctest-modules hesslib/curvature hesslib/theory hesslib/experiments
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: book html paper run test check lint bench cost soak guards clean
@@ -27,11 +28,13 @@ paper: .venv/book.stamp
 	$(BIN)/python -m hesslib run --scale paper
 
 test: .venv/test.stamp lint
+	$(DOCTESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  --nbval-sanitize-with tests/nbval.cfg --dist loadfile -p tests.patience
 
 check: .venv/test.stamp lint
+	$(DOCTESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser and not distributed"
 
 lint: .venv/test.stamp

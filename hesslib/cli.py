@@ -62,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ParameterError, StorageError) as error:
         print(f"hesslib: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"hesslib: {options.command} needs {error.name}: pip install 'hesslib[book]'", file=sys.stderr)
+        return 2
 
 
 def parameters_of(options: argparse.Namespace) -> dict:
