@@ -40,6 +40,7 @@ check: .venv/test.stamp lint
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: .venv/peers.stamp
 	$(BIN)/python -m tests.benchmarks.peers

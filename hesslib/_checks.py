@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 
-def whole(low: int, high: int | None = None, **arguments: object) -> None:
+def whole(low: int, high: int | None = None, **arguments: Any) -> None:
     """Raise ``ValueError`` unless each argument is a whole number from low to high, where there is one."""
     for name, value in arguments.items():
         number = isinstance(value, Integral) and not isinstance(value, bool)
@@ -14,7 +15,7 @@ def whole(low: int, high: int | None = None, **arguments: object) -> None:
             raise ValueError(f"{name}={value!r}: give a whole number {valid}")
 
 
-def positive(**arguments: object) -> None:
+def positive(**arguments: Any) -> None:
     """Raise ``ValueError`` unless each argument is a positive finite number."""
     for name, value in arguments.items():
         number = isinstance(value, Real) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class StorageError(OSError):
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
+def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a new file that takes the place of ``path`` once it is complete.
 
     A run killed at any moment leaves at ``path`` what was there before, and beside it a hidden part that nobody
@@ -86,4 +86,4 @@ class Checkpoint:
     def save(self, **arrays: np.ndarray | float | str) -> None:
         """Replace the file by these arrays."""
         with replacing(self.path) as file:
-            np.savez(file, run=self.run, **arrays)
+            np.savez(file, run=self.run, **arrays)  # type: ignore[arg-type]  # taken for its flag allow_pickle

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 from tqdm import std
@@ -19,7 +20,7 @@ AGAIN = 600  # seconds until a step that still runs is mentioned again in a log
 class Lines(std.tqdm):
     """The bar of a log: one line with the remaining time for each step of over two seconds."""
 
-    def __init__(self, *args, **options) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         self.due = 0.0
         super().__init__(*args, **{**options, "file": io.StringIO()})
 
@@ -48,7 +49,7 @@ def _style() -> type[std.tqdm]:
     return std.tqdm if sys.stderr.isatty() and not kernel else Lines
 
 
-def bar(items=None, *, desc: str, show: bool | None = None, **options) -> std.tqdm:
+def bar(items: Any = None, *, desc: str, show: bool | None = None, **options: Any) -> std.tqdm:
     """A ``tqdm`` over items, or by hand with ``total=``; appears after two seconds, with ``show=False`` never."""
     return _style()(items, desc=desc, delay=DELAY, mininterval=0.5, disable=show is False, **options)
 

@@ -9,6 +9,8 @@ its error there changes with the step, that of a wrong derivative does not, and 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,10 @@ from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .losses import class_axis
+
+if TYPE_CHECKING:
+    from .operators import CurvatureOperator
+    from .risk import EmpiricalRisk
 
 CAUSES = (
     "likely causes are a custom autograd.Function, a hook that changes gradients, checkpoint() in forward, or an "
@@ -31,21 +37,21 @@ class CertificateError(RuntimeError):
     """Two independent routes to the same numbers differ, so none is returned."""
 
 
-def report(risk, message: str) -> None:
+def report(risk: EmpiricalRisk | _First, message: str) -> None:
     """Raise a failed certificate, or warn of it where the risk was made with ``on_failure="warn"``."""
     if risk.on_failure == "raise":
         raise CertificateError(message)
     warnings.warn(message, stacklevel=2)
 
 
-def probe(risk) -> Tensor:
+def probe(risk: EmpiricalRisk) -> Tensor:
     """A random direction (M,), always the same."""
     return torch.randn(risk.num_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
         risk.vector
     )
 
 
-def plain_product(risk, kind: str, output: str, vector: Tensor) -> Tensor:
+def plain_product(risk: EmpiricalRisk | _First, kind: str, output: str, vector: Tensor) -> Tensor:
     """H v, G v or R v, (M,), by differentiating twice with ``torch.autograd`` alone, batch by batch.
 
     ``kind`` may also be ``"scale"``: 1/N J'J v, the size of which says what is rounding error.
@@ -63,7 +69,7 @@ def plain_product(risk, kind: str, output: str, vector: Tensor) -> Tensor:
 
 @sdpa_kernel(SDPBackend.MATH)  # the fused attention kernels have no second derivative
 @torch.enable_grad()
-def _differentiate_twice(risk, kind: str, output: str, vector: Tensor) -> Tensor:
+def _differentiate_twice(risk: EmpiricalRisk | _First, kind: str, output: str, vector: Tensor) -> Tensor:
     total, tangents = torch.zeros_like(vector), list(risk.unflatten(vector).values())
     for weight, x, y in risk.weighted_batches():
         values = {n: p.clone().requires_grad_() for n, p in risk.parameters.items()}
@@ -92,7 +98,7 @@ def _push(f: Tensor, leaves: list[Tensor], tangents: list[Tensor]) -> Tensor:
     return grad(pulled, u, tangents, materialize_grads=True)[0]
 
 
-def _curve(risk, weight: float, f: Tensor, y: Tensor, pushed: Tensor, output: str) -> Tensor:
+def _curve(risk: EmpiricalRisk | _First, weight: float, f: Tensor, y: Tensor, pushed: Tensor, output: str) -> Tensor:
     """The curvature of the loss in the outputs, times J v."""
     f = f.detach().requires_grad_()
     (d,) = grad(weight * risk.loss_function(f, y), f, create_graph=True)
@@ -103,7 +109,9 @@ def _curve(risk, weight: float, f: Tensor, y: Tensor, pushed: Tensor, output: st
     return grad(dot, f, materialize_grads=True)[0] if dot.requires_grad else torch.zeros_like(f)
 
 
-def value_and_gradient(risk, parameters: dict[str, Tensor], batches) -> tuple[float, Tensor]:
+def value_and_gradient(
+    risk: EmpiricalRisk, parameters: dict[str, Tensor], batches: Iterable[tuple[float, Any, Tensor]]
+) -> tuple[float, Tensor]:
     """The loss over some weighted batches and its gradient (M,)."""
     value, total = 0.0, torch.zeros(risk.num_parameters, dtype=risk.dtype, device=risk.device)
     leaves = {n: p.detach().clone().requires_grad_() for n, p in parameters.items()}
@@ -123,7 +131,7 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm()) / size if size else 0.0
 
 
-def check_derivatives(risk) -> None:
+def check_derivatives(risk: EmpiricalRisk) -> None:
     """The gradient must be the loss's derivative and, in float64, double backward the gradient's; on one batch."""
     batch = next(iter(risk.weighted_batches()))
     at = lambda vector: value_and_gradient(risk, risk.unflatten(vector), [batch])
@@ -159,24 +167,24 @@ def check_derivatives(risk) -> None:
 class _First:
     """A risk that sees one of its batches."""
 
-    def __init__(self, risk, batch) -> None:
+    def __init__(self, risk: EmpiricalRisk, batch: tuple[float, Any, Tensor]) -> None:
         self.risk, self.batch = risk, batch
 
-    def weighted_batches(self):
+    def weighted_batches(self) -> list[tuple[float, Any, Tensor]]:
         return [self.batch]
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.risk, name)
 
 
-def is_rounding(op, error: float) -> bool:
+def is_rounding(op: CurvatureOperator, error: float) -> bool:
     """Whether an error of products with the probe is what rounding leaves of far larger terms."""
     risk = op.risk
     size = float(plain_product(risk, "scale", op.output, probe(risk)).norm())
     return error <= 1e4 * torch.finfo(risk.dtype).eps * size
 
 
-def check_product(op, product: Tensor, route: str) -> None:
+def check_product(op: CurvatureOperator, product: Tensor, route: str) -> None:
     """A product (M,) with the probe by some route must agree with plain double backward's."""
     reference = op.reference_product
     size = relative(product, reference)

@@ -17,6 +17,7 @@ All of it is exact; it needs no product with M unit vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ from torch.nn import functional as F
 
 from .._progress import bar
 from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives, factor, inputs_of
+
+if TYPE_CHECKING:
+    from .layers import Pulled
+    from .operators import CurvatureOperator
+    from .risk import EmpiricalRisk
 
 
 @dataclass(eq=False)
@@ -57,7 +63,7 @@ def stages_of(model: nn.Module) -> list[list[tuple[str, nn.Module]]]:
     chain = chain_of(model)
     while chain and (isinstance(chain[-1][1], ELEMENTWISE) or type(chain[-1][1]) is nn.Linear):
         chain.pop()
-    stages, pooled = [], False
+    stages, pooled = [], False  # type: list[list[tuple[str, Any]]], bool
     for name, module in chain[:-1]:
         if type(module) is nn.Conv2d:
             if module.groups != 1 or isinstance(module.padding, str) or module.padding_mode != "zeros":
@@ -72,7 +78,9 @@ def stages_of(model: nn.Module) -> list[list[tuple[str, nn.Module]]]:
     return stages if chain and isinstance(chain[-1][1], nn.Flatten) and chain[-1][1].start_dim == 1 else []
 
 
-def evaluate(stages: list, risk, places: dict[str, slice], x: Tensor) -> tuple[list[Stage], Tensor] | None:
+def evaluate(
+    stages: list[list[tuple[str, Any]]], risk: EmpiricalRisk, places: dict[str, slice], x: Tensor
+) -> tuple[list[Stage], Tensor] | None:
     """The stages at a chunk of inputs, and their flattened output; None if an activation is curved."""
     values, found = {**risk.parameters, **risk.constants}, []
     for (name, conv), *after in stages:
@@ -107,7 +115,7 @@ def evaluate(stages: list, risk, places: dict[str, slice], x: Tensor) -> tuple[l
     return found, x.flatten(1)
 
 
-def fill_convolutions(matrix: Tensor, op, structure: LayerStructure, progress: bool | None) -> bool:
+def fill_convolutions(matrix: Tensor, op: CurvatureOperator, structure: LayerStructure, progress: bool | None) -> bool:
     """Fill the rows of the parameters before the Linear layers in closed form; False if that is not possible."""
     risk, stages, places = op.risk, stages_of(op.risk.model), op.risk.places
     needed = {
@@ -175,13 +183,15 @@ def _jacobian(structure: LayerStructure, stages: list[Stage], part: slice, seeds
     return result.flatten(0, 1)
 
 
-def _add_gradient_rows(rows: Tensor, structure: LayerStructure, stages: list[Stage], part: slice, known: list) -> None:
+def _add_gradient_rows(
+    rows: Tensor, structure: LayerStructure, stages: list[Stage], part: slice, known: list[Pulled]
+) -> None:
     """Add the term with d between each stage (rows) and everything above it (columns), and its mirror among stages."""
     d = known[0][1][part] @ structure.layers[0].weight  # with respect to the last stage's features
     pulled = []
     for stage in reversed(stages):
         pulled.append(d.view(stage.slope.shape) * stage.slope)
-        d = torch.einsum("nf,nfi->ni", d, stage.transfer()) if stage is not stages[0] else None
+        d = torch.einsum("nf,nfi->ni", d, stage.transfer()) if stage is not stages[0] else None  # type: ignore[assignment]
     pulled, start = pulled[::-1], 0
     begins = []
     for stage in stages:

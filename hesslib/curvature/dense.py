@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any  # noqa: F401  # in a type comment
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, pro
             "spectrum(op, method='gram') where it applies, top_eigenpairs(op, k) or spectral_density(op, ...)"
         )
     op.risk.certify()
-    structure, where = op.structure, list(range(m))
+    structure, where = op.structure, list(range(m))  # type: LayerStructure | None, Any
     matrix = torch.zeros(m, m, dtype=op.risk.dtype, device=op.risk.device)
     if structure is not None:
         with waiting(f"{op.name}, closed form", _closed_form_seconds(op), progress):
@@ -71,13 +71,15 @@ def _closed_form_seconds(op: CurvatureOperator) -> float:
     return work / 512**3 * (time.perf_counter() - start)
 
 
-def _product_rows(op: CurvatureOperator, where: list[int], checkpoint, progress) -> Tensor:
+def _product_rows(
+    op: CurvatureOperator, where: list[int], checkpoint: str | Path | None, progress: bool | None
+) -> Tensor:
     """Rows ``where`` of the matrix from batched products; with a checkpoint each chunk is a file of its own."""
     m, rows, key = op.shape[0], [], None if checkpoint is None else fingerprint(op, len(where))
     # at least 20 steps, so that the bar moves and an interruption loses little
     parts = torch.arange(len(where)).split(max(1, min(op.chunk, -(-len(where) // 20))))
     for part in bar(parts, desc=f"{op.name}, rows", show=progress):
-        save = Checkpoint(Path(checkpoint, f"{key}-{part[0]}-{len(part)}.npz"), key) if key else None
+        save = Checkpoint(Path(checkpoint, f"{key}-{part[0]}-{len(part)}.npz"), key) if key else None  # type: ignore[arg-type]
         found = save.load() if save else None
         if found is None:
             basis = torch.zeros(len(part), m, dtype=op.risk.dtype, device=op.risk.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any  # noqa: F401  # in a type comment
 
 import torch
 import torch.distributed as dist
@@ -82,7 +83,7 @@ class ShardedOperator(SymmetricOperator):
 
     def columns(self, *, progress: bool | None = None) -> Tensor:
         """The columns ``own(M)`` of the matrix, (M, own): each rank stores a part of it."""
-        m, step = self.shape[0], torch.tensor(self.op.chunk, device=self.risk.device)
+        m, step = self.shape[0], torch.tensor(self.op.chunk, device=self.risk.device)  # type: int, Any
         dist.all_reduce(step, dist.ReduceOp.MIN, self.group)  # the ranks may differ in memory
         own, step = self.own(m), int(step)
         found = torch.zeros(own.stop - own.start, m, dtype=self.risk.dtype, device=self.risk.device)

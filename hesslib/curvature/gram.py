@@ -15,7 +15,7 @@ d_n sum to zero, so E_h has rank at most C - 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any  # noqa: F401  # in a type comment
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ from torch import Tensor
 from .layers import factor
 
 if TYPE_CHECKING:
+    from .layers import Layer, Pulled
     from .operators import CurvatureOperator
 
 
 def why_not(op: CurvatureOperator) -> str:
     """Why the gram route does not apply to an operator; empty if it does."""
-    structure = op.structure
+    structure = op.structure  # type: Any
     if structure is None:
         return "the model does not end in a chain of Linear layers and elementwise activations"
     if structure.head:
@@ -47,7 +48,7 @@ def why_not(op: CurvatureOperator) -> str:
 
 def columns(op: CurvatureOperator) -> int:
     """An upper bound on the order r of the small matrix."""
-    structure = op.structure
+    structure = op.structure  # type: Any
     n, c = structure.outputs.shape
     rank = c - 1 if op.risk.loss_name == "cross_entropy" else c
     if op.output == "probability" and op.kind == "ggn":
@@ -58,7 +59,7 @@ def columns(op: CurvatureOperator) -> int:
 
 def gram_matrix(op: CurvatureOperator) -> tuple[Tensor, Tensor]:
     """U'U (r, r) and the signs (r,) of an operator to which the route applies."""
-    structure = op.structure
+    structure = op.structure  # type: Any
     layers, (gradient, curvature) = structure.layers, op.closed_terms
     b, signs = factor(curvature)
     n, rank, _ = b.shape
@@ -94,7 +95,7 @@ def gram_matrix(op: CurvatureOperator) -> tuple[Tensor, Tensor]:
     return gram, signs
 
 
-def _couplings(layers, known) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+def _couplings(layers: list[Layer], known: list[Pulled]) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """Singular triples of every hidden unit's E_h: the unit's index, sigma, u (., inputs) and v (., C)."""
     if len(layers) < 2:
         return None

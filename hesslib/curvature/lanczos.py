@@ -6,7 +6,9 @@ appears more often than it should; both stop when the new vector is lost in roun
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,7 +47,7 @@ class Eigenpairs:
     products: int
 
 
-def _rows(op: LinearOperator):
+def _rows(op: LinearOperator) -> tuple[Callable[[Tensor], Tensor], torch.dtype, torch.device]:
     """How to multiply the rows of a (k, M) tensor, and the dtype and device to do it in."""
     if isinstance(op, SymmetricOperator):
         return op.product, op.risk.dtype, op.risk.device
@@ -65,7 +67,7 @@ def _fits(vectors: int, m: int, dtype: torch.dtype, device: torch.device, what: 
 
 def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Take from w (..., M) its part in the span of the rows of basis (j, ..., M); also the coefficients (j, ...)."""
-    total = 0
+    total = 0  # type: Any
     for _ in range(2):
         coefficients = torch.einsum("j...m,...m->j...", basis, w)
         w = w - torch.einsum("j...,j...m->...m", coefficients, basis)
@@ -76,7 +78,7 @@ def _orthogonalise(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 def top_eigenpairs(
     op: LinearOperator,
     k: int,
-    which: str = "LA",
+    which: Literal["LA", "SA", "LM"] = "LA",
     *,
     tolerance: float | None = None,
     max_products: int = 2000,
@@ -122,7 +124,7 @@ def top_eigenpairs(
     if which not in keys:
         raise ValueError(f"which={which!r} is unknown: give one of {', '.join(map(repr, keys))}")
     search = _Search(op, k, keys[which], tolerance, max_products, seed)
-    search.shown = bar(desc="eigenpairs, products at most", total=max_products, show=progress)
+    search.shown = bar(desc="eigenpairs, products at most", total=max_products, show=progress)  # type: ignore[attr-defined]
     complete = search.run()
     while complete and len(search.vectors) < m:  # until a search beside all that is known finds nothing that belongs
         edge = search.values[search.order()[k - 1]]
@@ -133,7 +135,7 @@ def top_eigenpairs(
             complete = search.run(edge)
         if not search.count:
             break
-    search.shown.close()
+    search.shown.close()  # type: ignore[attr-defined]
     chosen = search.order()[:k]
     theta, residuals = search.values[chosen], search.residuals[chosen]
     converged = complete and len(chosen) == k and bool(search.accurate(theta, residuals).all())
@@ -144,7 +146,15 @@ def top_eigenpairs(
 class _Search:
     """Lanczos from random vectors beside the eigenpairs already known, ``vectors`` (j, M), which it adds to."""
 
-    def __init__(self, op, k: int, key, tolerance: float | None, max_products: int, seed: int) -> None:
+    def __init__(
+        self,
+        op: LinearOperator,
+        k: int,
+        key: Callable[[Any], Any],
+        tolerance: float | None,
+        max_products: int,
+        seed: int,
+    ) -> None:
         self.multiply, self.dtype, self.device = _rows(op)
         self.m, self.k, self.key, self.max_products = op.shape[0], k, key, max_products
         self.size = min(self.m, max(3 * k, 60))
@@ -153,7 +163,7 @@ class _Search:
         self.eps, self.generator = torch.finfo(self.dtype).eps, torch.Generator().manual_seed(seed)
         self.vectors = torch.zeros(0, self.m, dtype=self.dtype, device=self.device)
         self.values, self.residuals = np.zeros(0), np.zeros(0)
-        self.products, self.scale, self.unit = 0, 0.0, None
+        self.products, self.scale, self.unit = 0, 0.0, None  # type: int, float, Any
 
     def order(self) -> np.ndarray:
         """The known pairs, the most extreme first."""
@@ -168,7 +178,7 @@ class _Search:
         """The operator times v, in units (a power of two) in which squares neither overflow nor vanish."""
         image = self.multiply(v[None])[0]
         self.products += 1
-        self.shown.update(1)
+        self.shown.update(1)  # type: ignore[attr-defined]
         largest = float(image.abs().max())
         if not np.isfinite(largest):
             raise ValueError("op: a product with it contains NaN or infinite values")
@@ -275,7 +285,7 @@ class SpectralDensity:
     products: int = 0
     residuals: np.ndarray | None = None
 
-    def mean(self, function) -> tuple[float | np.ndarray, float | np.ndarray]:
+    def mean(self, function: Callable[[np.ndarray], np.ndarray]) -> tuple[Any, Any]:
         """Mean of ``function`` over the eigenvalues, and the standard error over the probes.
 
         ``function`` maps an array of eigenvalues to one of shape ``(..., *its shape)``.
@@ -291,7 +301,7 @@ class SpectralDensity:
         grid = np.asarray(grid)
         positive(width=width)
 
-        def gaussians(x):
+        def gaussians(x: np.ndarray) -> np.ndarray:
             z = (grid.reshape(-1, *[1] * x.ndim) - x) / width
             return np.exp(-(z**2) / 2) / (width * np.sqrt(2 * np.pi))
 

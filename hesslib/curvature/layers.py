@@ -17,15 +17,22 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
+
+if TYPE_CHECKING:
+    from .risk import EmpiricalRisk
+
+    Kind = TypeVar("Kind", bound=nn.Module)
+    Pulled: TypeAlias = tuple[Tensor, Tensor, Any]  # d of a layer's outputs and of its z, and A or None
 
 
 class Function(nn.Module):
     """An elementwise function with its options."""
 
-    def __init__(self, function, options: dict) -> None:
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         super().__init__()
         self.function, self.options = function, options
 
@@ -73,7 +80,7 @@ def chain_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
         nodes = list(fx.symbolic_trace(model).graph.nodes)
     except Exception:  # control flow that cannot be traced: no closed form, not an error
         return []
-    modules, chain, node = dict(model.named_modules()), [], nodes[-1].args[0]
+    modules, chain, node = dict(model.named_modules()), [], nodes[-1].args[0]  # type: Any, list[Any], Any
     uses = count_uses(model, nodes, modules)
     while isinstance(node, fx.Node) and len(node.users) == 1 and node.op.startswith("call") and node.args:
         if node.op == "call_module":
@@ -98,14 +105,14 @@ def module_of(node: fx.Node) -> nn.Module | None:
     return Function(node.target, options) if node.target in FUNCTIONS and constant else None
 
 
-def count_uses(model: nn.Module, nodes: list[fx.Node], modules: dict[str, nn.Module]) -> Counter:
+def count_uses(model: nn.Module, nodes: list[fx.Node], modules: dict[Any, nn.Module]) -> Counter[int]:
     """How often each parameter, by its id, is used in a trace."""
-    uses = Counter()
+    uses = Counter()  # type: Counter[int]
     for node in nodes:
         if node.op == "call_module":
             uses.update(id(p) for p in modules[node.target].parameters())
         elif node.op == "get_attr":
-            uses[id(reduce(getattr, node.target.split("."), model))] += 1
+            uses[id(reduce(getattr, node.target.split("."), model))] += 1  # type: ignore[union-attr]
     return uses
 
 
@@ -119,9 +126,9 @@ def is_plain(module: nn.Module) -> bool:
     return not parametrised and not any(computed) and not any(getattr(module, kind) for kind in HOOKS)
 
 
-def grouped(chain: list, kind: type) -> list[tuple[str, nn.Module, list]]:
+def grouped(chain: list[tuple[str, Any]], kind: type[Kind]) -> list[tuple[str, Kind, list[nn.Module]]]:
     """The longest end of a chain made of ``kind`` and elementwise modules, as (name, layer, activations after it)."""
-    found, after = [], []
+    found, after = [], []  # type: list[Any], list[nn.Module]
     for name, module in reversed(chain):
         if type(module) is kind:
             found.append((name, module, after[::-1]))
@@ -133,12 +140,12 @@ def grouped(chain: list, kind: type) -> list[tuple[str, nn.Module, list]]:
     return found[::-1]
 
 
-def tail_of(model: nn.Module) -> list[tuple[str, nn.Linear, list]]:
+def tail_of(model: nn.Module) -> list[tuple[str, nn.Linear, list[nn.Module]]]:
     """The chain of Linear layers and activations at the model's end, none used elsewhere; empty if there is none."""
     return grouped(chain_of(model), nn.Linear)
 
 
-def inputs_of(risk, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+def inputs_of(risk: EmpiricalRisk, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """What a module of the risk's model is given, and the model's outputs, batch by batch."""
     caught = []
     hook = module.register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
@@ -149,7 +156,7 @@ def inputs_of(risk, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     return caught, outputs
 
 
-def derivatives(activations: list, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def derivatives(activations: list[nn.Module], z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """phi(z), phi'(z) and phi''(z) (None if zero) of a composition of elementwise functions."""
     z = z.detach().requires_grad_()
     with torch.enable_grad():
@@ -173,12 +180,12 @@ class LayerStructure:
     targets: Tensor  # (N, ...)
 
     @classmethod
-    def of(cls, risk) -> LayerStructure | None:
+    def of(cls, risk: EmpiricalRisk) -> LayerStructure | None:
         """Evaluate the chain at the end of ``risk.model``; None if there is none."""
         chain = tail_of(risk.model)
         if not chain:
             return None
-        caught, outputs = inputs_of(risk, chain[0][1])
+        caught, outputs = inputs_of(risk, chain[0][1])  # type: Any, Any
         if any(a.ndim != 2 for a in caught + outputs):
             return None
         a, outputs = torch.cat(caught), torch.cat(outputs)
@@ -200,7 +207,7 @@ class LayerStructure:
         self.outputs, self.targets = outputs, torch.cat([y for _, y in risk.batches])
         return self
 
-    def backward(self, gradient: Tensor, curvature: Tensor | None):
+    def backward(self, gradient: Tensor, curvature: Tensor | None) -> list[Pulled]:
         """Gradient (N, n_l) and Hessian (N, n_l, n_l) with respect to each z_l, first layer first.
 
         ``gradient`` and ``curvature`` are those with respect to the outputs; a curvature of None asks
@@ -227,7 +234,7 @@ class LayerStructure:
         k, result = len(vectors), torch.zeros_like(vectors)
         known = self.backward(gradient, None)
         bent = bool(gradient.any())  # G has no gradient term
-        matrices, z_dots, a_dots, a_dot = [], [], [], None
+        matrices, z_dots, a_dots, a_dot = [], [], [], None  # type: list[Tensor], list[Tensor], list[Any], Any
         for layer in self.layers:
             n, fan_in = layer.weight.shape
             matrix = vectors.new_zeros(k, n, layer.inputs.shape[1])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable  # noqa: F401  # in a type comment
 
 IGNORED = -100  # targets that do not count, as in torch.nn.functional.cross_entropy
 
@@ -31,4 +36,4 @@ def token_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets)
 
 
-LOSSES = {"cross_entropy": token_cross_entropy, "mse": F.mse_loss}
+LOSSES = {"cross_entropy": token_cross_entropy, "mse": F.mse_loss}  # type: dict[str, Callable[..., Tensor]]

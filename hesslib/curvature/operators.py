@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +18,15 @@ from .certificates import check_product, plain_product, probe
 from .layers import LayerStructure
 from .memory import free_memory
 
+if TYPE_CHECKING:
+    from .risk import EmpiricalRisk
+
+    Vectors = TypeVar("Vectors")
+
 KINDS, OUTPUTS = ("hessian", "ggn", "residual"), ("logits", "probability")
 
 
-def _tensors(output) -> list[Tensor]:
+def _tensors(output: Any) -> list[Tensor]:
     """The tensors in a module's output, which may be a nested tuple."""
     if isinstance(output, Tensor):
         return [output]
@@ -29,7 +36,7 @@ def _tensors(output) -> list[Tensor]:
 class SymmetricOperator(LinearOperator):
     """A symmetric (M, M) matrix known by ``product``, which multiplies the rows of a (k, M) tensor."""
 
-    def __matmul__(self, other):
+    def __matmul__(self, other: Vectors) -> Vectors:
         """Product with (M,) or (M, k), in the kind (numpy or torch) of what is given."""
         if not isinstance(other, Tensor):
             return super().__matmul__(other)
@@ -73,7 +80,12 @@ class CurvatureOperator(SymmetricOperator):
     what is free, at most 1 GiB). It is a ``scipy.sparse.linalg.LinearOperator``.
     """
 
-    def __init__(self, risk, kind: str, output: str = "logits") -> None:
+    def __init__(
+        self,
+        risk: EmpiricalRisk,
+        kind: Literal["hessian", "ggn", "residual"],
+        output: Literal["logits", "probability"] = "logits",
+    ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} is unknown: give one of {KINDS}")
         if output not in OUTPUTS:
@@ -132,12 +144,12 @@ class CurvatureOperator(SymmetricOperator):
     @cached_property
     def closed_curve(self) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
         """``curve`` at all examples of the layer structure."""
-        return self.curve(self.structure.outputs, self.structure.targets)
+        return self.curve(self.structure.outputs, self.structure.targets)  # type: ignore[union-attr]
 
     @cached_property
     def closed_terms(self) -> tuple[Tensor, Tensor]:
         """``terms`` at all examples of the layer structure."""
-        return self.terms(self.structure.outputs, self.structure.targets)
+        return self.terms(self.structure.outputs, self.structure.targets)  # type: ignore[union-attr]
 
     # -- products ---------------------------------------------------------------------------------
 
@@ -176,7 +188,7 @@ class CurvatureOperator(SymmetricOperator):
         for weight, x, y in risk.weighted_batches():
             f = lambda p, x=x: risk.outputs(p, x)
             if self.kind == "hessian":
-                scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)
+                scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)  # type: Callable[..., Tensor]
             else:
                 f0 = f(risk.parameters).detach()
                 if len(f0) != len(y):
@@ -188,11 +200,12 @@ class CurvatureOperator(SymmetricOperator):
                 )
             # linear maps are set up once; only their application is batched over the vectors
             if self.kind == "ggn":
-                _, pull = vjp(f, risk.parameters)
-                _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0))  # transpose of the transpose
-                product = lambda v, curve=curve, pull=pull, push=push: pull(curve(push(v)[0]))[0]
+                _, pull = vjp(f, risk.parameters)  # type: ignore[misc]
+                # transpose of the transpose
+                _, push = vjp(lambda u, pull=pull: pull(u)[0], torch.zeros_like(f0))  # type: ignore[misc]
+                product = lambda v, curve=curve, pull=pull, push=push: pull(curve(push(v)[0]))[0]  # type: Callable[..., Any]
             else:
-                _, pull = vjp(grad(scalar), risk.parameters)
+                _, pull = vjp(grad(scalar), risk.parameters)  # type: ignore[misc]
                 product = lambda v, pull=pull: pull(v)[0]
             parts = vmap(product)(tangents)
             total += torch.cat([parts[n].reshape(len(vectors), -1) for n in risk.parameters], 1)
@@ -228,7 +241,7 @@ class CurvatureOperator(SymmetricOperator):
             return vectors.to(self.risk.vector)
         return torch.cat([self._route(v) for v in vectors.to(self.risk.vector).split(self.chunk)])
 
-    def to_dense(self, *, checkpoint=None, progress: bool | None = None) -> Tensor:
+    def to_dense(self, *, checkpoint: str | Path | None = None, progress: bool | None = None) -> Tensor:
         """The matrix (M, M), by the fastest exact route (see ``hesslib.curvature.dense``).
 
         Raises ``MemoryError`` before anything is allocated that cannot fit.

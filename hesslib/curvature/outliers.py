@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 RULES = ("gap", "ratio", "elbow", "threshold")
 
 
-def count_outliers(eigenvalues: np.ndarray, rule: str, cutoff: float | None = None) -> int:
+def count_outliers(
+    eigenvalues: ArrayLike, rule: Literal["gap", "ratio", "elbow", "threshold"], cutoff: float | None = None
+) -> int:
     """Number of large eigenvalues, by one of the paper's rules.
 
     With lambda_1 >= lambda_2 >= ... the count is the i that maximises

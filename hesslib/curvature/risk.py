@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,9 @@ class _AutocastWatch(TorchFunctionMode):
         super().__init__()
         self.device_type, self.seen = device_type, False
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         self.seen |= torch.is_autocast_enabled(self.device_type)
         return function(*args, **(kwargs or {}))
 
@@ -41,24 +43,24 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def tensors_of(data) -> list[Tensor]:
+def tensors_of(data: Any) -> list[Tensor]:
     """The tensors in nested tuples, lists and dicts."""
     return [t for t in tree_leaves(data) if isinstance(t, Tensor)]
 
 
-def count_examples(inputs) -> int:
+def count_examples(inputs: Any) -> int:
     """The number of examples of a batch: the first axis of its first tensor."""
     return len(tensors_of(inputs)[0])
 
 
-def arguments_of(inputs) -> tuple[tuple, dict]:
+def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of the model's forward for a batch."""
     if isinstance(inputs, dict):
         return (), inputs
     return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
-def _pair_batches(inputs, targets) -> list[tuple]:
+def _pair_batches(inputs: Any, targets: Any) -> list[tuple[Any, Tensor]]:
     """Batches (inputs, targets), whichever way they are given."""
     if targets is None:
         if isinstance(inputs, Tensor | dict) or not isinstance(inputs, Iterable):
@@ -128,7 +130,7 @@ class EmpiricalRisk:
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor | dict | Iterable,
+        inputs: Tensor | dict[str, Any] | Iterable[Any],
         targets: Tensor | Iterable[Tensor] | None = None,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         *,
@@ -174,13 +176,13 @@ class EmpiricalRisk:
         self._versions = self._current_versions()
         self._check_data()
         self._check_outputs()
-        self._certified: set = set()
+        self._certified: set[Any] = set()
 
     def _current_versions(self) -> list[int]:
         return [0 if t.is_inference() else t._version for t in tensors_of(self._batches)]
 
     @property
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
+    def batches(self) -> list[tuple[Any, Tensor]]:
         """Inputs and targets, batch by batch; refused if they have been changed in place."""
         if self._current_versions() != self._versions:
             raise RuntimeError("inputs or targets were changed in place after the risk was made: make a new risk")
@@ -196,7 +198,7 @@ class EmpiricalRisk:
             check_derivatives(self)
             self._certified.add("derivatives")
 
-    def weighted_batches(self) -> Iterator[tuple[float, Tensor, Tensor]]:
+    def weighted_batches(self) -> Iterator[tuple[float, Any, Tensor]]:
         """Batches with their shares of the risk: the risk is the sum of share times loss of the batch."""
         for share, (x, y) in zip(self.shares, self.batches, strict=True):
             if share:  # else every target of it is ignored, and its own mean is 0 / 0
@@ -240,7 +242,7 @@ class EmpiricalRisk:
         outputs = outputs.detach()
         self.num_outputs, shape = outputs[0].numel(), tuple(outputs.shape[1:])
         self.shares, self.num_targets = self._equal_shares(), self.num_examples
-        self.total_weight = self.num_targets  # what the mean divides by
+        self.total_weight = self.num_targets  # type: float  # what the mean divides by
         if self.loss_name == "cross_entropy":
             self._check_classes(outputs, y)
         elif self.loss_name == "mse":
@@ -261,7 +263,7 @@ class EmpiricalRisk:
                 )
         class_axis(outputs, self.batches[0][1])
         counts = [int((y != IGNORED).sum()) for _, y in self.batches]
-        self.num_targets = self.total_weight = sum(counts)
+        self.num_targets = self.total_weight = sum(counts)  # type: ignore[assignment]
         if not self.num_targets:
             raise ValueError(f"targets: all are {IGNORED}, so there is nothing to average over")
         self.shares = [count / self.num_targets for count in counts]
@@ -277,7 +279,7 @@ class EmpiricalRisk:
                 f"loss: the callable must average over the examples, but gives {value.item():.4g} for a batch and "
                 f"{twice.item():.4g} for the same batch twice; use reduction='mean'"
             )
-        known = self.loss_function
+        known = self.loss_function  # type: Any
         if type(known) is nn.CrossEntropyLoss and not y.is_floating_point():
             weight = torch.ones(int(outputs.shape[1])).to(outputs) if known.weight is None else known.weight
             sizes = [float(weight[t[t != known.ignore_index]].sum()) for _, t in self.batches]
@@ -296,11 +298,11 @@ class EmpiricalRisk:
         noise = torch.randn(whole.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(whole)
         for f in (whole, whole + whole.std().nan_to_num(1.0) * noise):
             parts = zip(self.shares, f.split([len(t) for t in targets]), targets, strict=True)
-            summed = sum(share * self.loss_function(a, b) for share, a, b in parts if share)
+            summed = sum(share * self.loss_function(a, b) for share, a, b in parts if share)  # type: Any
             if not torch.allclose(self.loss_function(f, y), summed, rtol=1e-5, equal_nan=True):
                 raise ValueError("loss: the callable depends on how the examples are batched; give them as one batch")
 
-    def outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    def outputs(self, parameters: dict[str, Tensor], inputs: Any) -> Tensor:
         """Outputs (n, C) of the model at the given values of the chosen parameters."""
         if torch.is_autocast_enabled(self.device.type):
             raise RuntimeError(
@@ -393,7 +395,7 @@ class EmpiricalRisk:
         """The Hessian H of the mean loss (paper, Eq. 4)."""
         return CurvatureOperator(self, "hessian")
 
-    def ggn(self, output: str = "logits") -> CurvatureOperator:
+    def ggn(self, output: Literal["logits", "probability"] = "logits") -> CurvatureOperator:
         """The generalised Gauss-Newton matrix G, first term of the paper's Eq. 4.
 
         ``output="logits"``: G = 1/N sum J' A J with A the Hessian of the loss in the outputs; for
@@ -404,6 +406,6 @@ class EmpiricalRisk:
         """
         return CurvatureOperator(self, "ggn", output)
 
-    def residual(self, output: str = "logits") -> CurvatureOperator:
+    def residual(self, output: Literal["logits", "probability"] = "logits") -> CurvatureOperator:
         """R = H - G, the second term of Eq. 4, formed on its own: 1/N sum_c l'_c Hessian(f_c)."""
         return CurvatureOperator(self, "residual", output)

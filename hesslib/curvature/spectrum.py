@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -49,7 +51,13 @@ class Spectrum:
         return int((self.eigenvalues < -tolerance).sum())
 
 
-def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, progress: bool | None = None) -> Spectrum:
+def spectrum(
+    op: CurvatureOperator,
+    method: Literal["auto", "dense", "gram"] = "auto",
+    *,
+    checkpoint: str | Path | None = None,
+    progress: bool | None = None,
+) -> Spectrum:
     """Exact spectrum of a curvature operator, in float64 whatever the model's dtype.
 
     ``"dense"`` assembles the matrix and finds its eigenvalues. ``"gram"`` finds them from a matrix of the
@@ -116,7 +124,9 @@ def spectrum(op: CurvatureOperator, method: str = "auto", *, checkpoint=None, pr
     return Spectrum(eigenvalues, method, reason, time.perf_counter() - start, certificates)
 
 
-def dense_eigenvalues(op: CurvatureOperator, checkpoint, progress) -> tuple[np.ndarray, dict, dict]:
+def dense_eigenvalues(
+    op: CurvatureOperator, checkpoint: str | Path | None, progress: bool | None
+) -> tuple[np.ndarray, dict[str, float], dict[str, float]]:
     """Eigenvalues of the assembled matrix without its zero rows, trace, squared Frobenius norm, certificates."""
     matrix = op.to_dense(checkpoint=checkpoint, progress=progress)
     certificates = matrix_certificates(op, matrix)

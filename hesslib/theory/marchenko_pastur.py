@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .tracy_widom import invert
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def positive(name: str, value: float) -> float:
@@ -48,7 +53,7 @@ class MarchenkoPastur:
         """Share of eigenvalues that are exactly zero."""
         return max(0.0, 1 - 1 / self.ratio)
 
-    def pdf(self, x) -> np.ndarray:
+    def pdf(self, x: ArrayLike) -> np.ndarray:
         """Density of the bulk at x (any shape); it integrates to 1 - ``atom``."""
         x, (low, high) = np.asarray(x, dtype=float), self.edges
         inside = (x > low) & (x < high)
@@ -56,7 +61,7 @@ class MarchenkoPastur:
         density = np.sqrt((high - at) * (at - low)) / (2 * np.pi * self.ratio * self.variance * at)
         return np.where(inside, density, 0.0)[()]
 
-    def cdf(self, x) -> np.ndarray:
+    def cdf(self, x: ArrayLike) -> np.ndarray:
         """Share of eigenvalues of at most x (any shape), the zeros included."""
         x, (low, high) = np.asarray(x, dtype=float), self.edges
         at = np.clip(x, low, high)
@@ -69,7 +74,7 @@ class MarchenkoPastur:
         share = (area + whole / 2) / whole
         return np.where(x < 0, 0.0, self.atom + (1 - self.atom) * share)[()]
 
-    def ppf(self, q) -> np.ndarray:
+    def ppf(self, q: ArrayLike) -> np.ndarray:
         """Quantile at probabilities q in (0, 1), any shape."""
         low, high = self.edges
         return np.where(np.asarray(q) <= self.atom, 0.0, invert(self.cdf, q, low, high))[()]
@@ -94,7 +99,7 @@ class DeformedMarchenkoPastur:
         weights: their shares (k,), positive; equal by default.
     """
 
-    def __init__(self, population, ratio: float, weights=None) -> None:
+    def __init__(self, population: ArrayLike, ratio: float, weights: ArrayLike | None = None) -> None:
         t = np.atleast_1d(np.asarray(population, dtype=float))
         w = np.ones(t.shape) if weights is None else np.asarray(weights, dtype=float)
         if t.ndim != 1 or not t.size or not ((t >= 0) & (t < np.inf)).all() or not t.max() > 0:
@@ -112,12 +117,12 @@ class DeformedMarchenkoPastur:
         """Share of eigenvalues that are exactly zero."""
         return max(self.zeros, 1 - 1 / self.ratio)
 
-    def location(self, ell) -> np.ndarray:
+    def location(self, ell: ArrayLike) -> np.ndarray:
         """psi(ell): the sample eigenvalue of a population eigenvalue ell added to the others; NaN if no outlier."""
         ell, slope = np.asarray(ell, dtype=float), self._slope(ell)
         return np.where(slope > 0, self._psi(ell), np.nan)[()]
 
-    def overlap(self, ell) -> np.ndarray:
+    def overlap(self, ell: ArrayLike) -> np.ndarray:
         """Squared cosine between its sample and population eigenvectors: ell psi'(ell) / psi(ell), or 0."""
         ell, slope = np.asarray(ell, dtype=float), self._slope(ell)
         return np.where(slope > 0, ell * slope / self._psi(ell), 0.0)[()]
@@ -166,7 +171,7 @@ class DeformedMarchenkoPastur:
         cube = ell**3 * (1 + self.ratio * (self.weights * t**3 / (ell - t) ** 3).sum())
         return float(np.cbrt(cube) * positive("examples", examples) ** (-2 / 3))
 
-    def pdf(self, x) -> np.ndarray:
+    def pdf(self, x: ArrayLike) -> np.ndarray:
         """Density of the bulk at x (any shape); it integrates to 1 - ``atom``.
 
         Newton's method from far above the real axis down to it, all points at a time.
@@ -217,13 +222,13 @@ class DeformedMarchenkoPastur:
         mass = self.pdf(x) * dx
         return x, self.atom + np.cumsum(mass) - mass / 2
 
-    def cdf(self, x) -> np.ndarray:
+    def cdf(self, x: ArrayLike) -> np.ndarray:
         """Share of eigenvalues of at most x (any shape), the zeros included, by quadrature to about 1e-4."""
         x = np.asarray(x, dtype=float)
         return np.where(x < 0, 0.0, np.interp(x, *self._table, left=self.atom))[()]
 
 
-def bisect(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def bisect(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Points where functions change from below zero at ``low`` to above at ``high``, which may lie left of it."""
     low, high = np.array(low, dtype=float), np.array(high, dtype=float)
     for _ in range(100):

@@ -8,12 +8,17 @@ l < 1 - sqrt(ratio), hence ratio < 1: with more parameters than examples there a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .marchenko_pastur import MarchenkoPastur, positive
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def spike(ell, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def spike(ell: ArrayLike, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Checked spikes l, psi(l) and psi'(l); the latter is 0 for spikes that have no outlier."""
     ell, ratio = np.asarray(ell, dtype=float), positive("ratio", ratio)
     if not ((ell > 0) & (ell < np.inf)).all():
@@ -23,7 +28,7 @@ def spike(ell, ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return ell, ell * (1 + ratio / distance), np.where(outside, 1 - ratio / distance**2, 0.0)
 
 
-def spike_location(ell, ratio: float) -> np.ndarray:
+def spike_location(ell: ArrayLike, ratio: float) -> np.ndarray:
     """Limit of the sample eigenvalue that belongs to a population eigenvalue ell, the others being one.
 
     An outlier if there is one; else the edge of the bulk on that side, right for ell >= 1, left for ell < 1.
@@ -41,13 +46,13 @@ def spike_location(ell, ratio: float) -> np.ndarray:
     return np.where(slope > 0, location, np.where(ell >= 1, high, low))[()]
 
 
-def spike_overlap(ell, ratio: float) -> np.ndarray:
+def spike_overlap(ell: ArrayLike, ratio: float) -> np.ndarray:
     """Limit of the squared cosine between sample and population eigenvector: l psi'(l) / psi(l), or 0."""
     ell, location, slope = spike(ell, ratio)
     return (ell * slope / location)[()]
 
 
-def spike_deviation(ell, ratio: float, examples: int, excess_kurtosis: float = 0.0) -> np.ndarray:
+def spike_deviation(ell: ArrayLike, ratio: float, examples: int, excess_kurtosis: float = 0.0) -> np.ndarray:
     """Standard deviation of an outlier: l sqrt(psi'(l) (2 + k psi'(l)) / N); NaN where there is none.
 
     Bai & Yao (2008), for real entries of excess kurtosis k (0: normal, -2: random signs) and a spike along one of the

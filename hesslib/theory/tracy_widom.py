@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.polynomial import Chebyshev
 from scipy.special import airy, roots_legendre
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 DOMAIN = (-12.0, 14.0)  # outside, both distribution functions are 0 or 1 to 1e-15
 
@@ -46,22 +51,22 @@ class TracyWidom:
         0.831908066203
     """
 
-    def __init__(self, beta: int) -> None:
+    def __init__(self, beta: Literal[1, 2]) -> None:
         if beta not in (1, 2):
             raise ValueError(f"beta={beta!r}: give 1 (real data) or 2 (complex data)")
         self.beta, self._series = beta, series(beta)
 
-    def cdf(self, x) -> np.ndarray:
+    def cdf(self, x: ArrayLike) -> np.ndarray:
         """Distribution function at x (any shape)."""
         return self._series(np.clip(x, *DOMAIN)).clip(0, 1)
 
-    def pdf(self, x) -> np.ndarray:
+    def pdf(self, x: ArrayLike) -> np.ndarray:
         """Density at x (any shape)."""
         x = np.asarray(x, dtype=float)
         inside = (x > DOMAIN[0]) & (x < DOMAIN[1])
         return np.where(inside, self._series.deriv()(np.clip(x, *DOMAIN)), 0.0).clip(0)[()]
 
-    def ppf(self, q) -> np.ndarray:
+    def ppf(self, q: ArrayLike) -> np.ndarray:
         """Quantile at probabilities q in (0, 1), any shape."""
         return invert(self.cdf, q, *DOMAIN)
 
@@ -78,7 +83,9 @@ class TracyWidom:
         return float(np.sqrt(2 * twice(DOMAIN[1]) - (DOMAIN[1] - self.mean) ** 2))
 
 
-def invert(cdf, q, low: float, high: float) -> np.ndarray:
+def invert(
+    cdf: Callable[[np.ndarray], np.ndarray], q: ArrayLike, low: float | np.ndarray, high: float | np.ndarray
+) -> np.ndarray:
     """The points of (low, high) at which an increasing function takes the values q, by bisection."""
     q = np.asarray(q, dtype=float)
     if not ((q > 0) & (q < 1)).all():
@@ -91,7 +98,9 @@ def invert(cdf, q, low: float, high: float) -> np.ndarray:
     return high[()]
 
 
-def edge_scale(parameters: int, examples: int, variance: float = 1.0, side: str = "right") -> tuple[float, float]:
+def edge_scale(
+    parameters: int, examples: int, variance: float = 1.0, side: Literal["right", "left"] = "right"
+) -> tuple[float, float]:
     """Centre and width of the largest eigenvalue of X X' / N, X (M, N) of independent real entries.
 
     (largest - centre) / width follows ``TracyWidom(1)`` as M and N grow (Johnstone 2001); with Ma's (2012) choice of
