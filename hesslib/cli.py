@@ -140,10 +140,11 @@ def renew_command(options: argparse.Namespace) -> int:
     """``hesslib renew``: what is computed anew is kept whether it agrees with the earlier result or not."""
     from .book import audit
 
-    failed = 0
+    done = failed = 0
     for finding in audit.renew(options.results, options.jobs):
         print(finding, flush=True)
-        failed += isinstance(finding, str)
+        done, failed = done + 1, failed + isinstance(finding, str)
+    print(f"{done - failed} results renewed; python -m hesslib pack publishes them" if done else "nothing to renew")
     return 1 if failed else 0
 
 

@@ -83,7 +83,7 @@ def entry(root: Path, where: str, name: str) -> str:
         kind, head, members = "py:function", signature(node), []
     steps = "../" if (root / "book").exists() else ""
     source = [
-        f".. dropdown:: Source: {path.relative_to(root)}", "",
+        f".. dropdown:: Source: ``{path.relative_to(root)}``", "",
         f"   .. literalinclude:: {steps}{path.relative_to(root)}", f"      :pyobject: {name}", "",
     ]  # fmt: skip
     body = indent([*described(node), "", *source, *members])

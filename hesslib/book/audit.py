@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from .closure import bound, experiments, tree, used
+from .closure import bound, experiments, present, tree, used
 from .engine import compute
+from .pack import IMPORTED, fault
 from .parameters import ParameterError
 from .paths import ROOT
-from .provenance import provenance
-from .store import Store, labels, stale
+from .provenance import commit, provenance
+from .store import Store, stale
 
 TOLERANCE = 1e-6
 
@@ -104,8 +105,8 @@ def audit(label: dict[str, Any], tolerance: float = TOLERANCE, *, keep: bool = F
         keep: put the recomputed result into the working store, whether it agrees or not.
     """
     name, parameters, entry = label["name"], label["parameters"], f"{label['name']}/{label['key']}"
-    old = Store().load(name, parameters)
-    code = tree()
+    store, code = Store(), tree()
+    old = store.kept(label)
     experiment = experiments(code).get(name)
     if old is None:
         raise ParameterError(f"{entry}: the stored files are damaged")
@@ -117,34 +118,41 @@ def audit(label: dict[str, Any], tolerance: float = TOLERANCE, *, keep: bool = F
     result = {key: np.asarray(value) for key, value in compute(**parameters).items()}
     seconds = time.perf_counter() - start
     if keep:
-        Store().save(name, parameters, result, {**made, "seconds": round(seconds, 2)})
-    distance, where = compare(result, old[0])
-    return Finding(entry, distance, where, distance <= tolerance, stale(old[1], closure), seconds)
+        store.path(name, parameters).with_suffix(".json").unlink(missing_ok=True)
+        store.save(name, parameters, result, {**made, "seconds": round(seconds, 2)})
+    distance, where = compare(result, old)
+    return Finding(entry, distance, where, distance <= tolerance, stale(label, closure), seconds)
 
 
 def renew(names: list[str], jobs: int = 1) -> Iterator[Finding | str]:
-    """Compute anew, into the working store, each stored result whose label is stale or older than closures.
+    """Compute anew, into the working store, each published result whose label is not true (``pack.fault``).
 
-    One that is in the working store already, by the present code, is passed over, so that a renewal goes on where it
-    was stopped. Yields what each differs by, or the message of one that failed, as they end.
+    Those that are older than closures are computed anew only where they are named: it may take hours. One that is in
+    the working store already, by the present code, is passed over, so that a renewal goes on where it was stopped.
+    Yields what each differs by, or the message of one that failed, as they end.
     """
-    present, code = {}, tree()
-    for name, made in experiments(code).items():
-        present[name] = code.closure(f"notebooks.{made.chapter}", made.function)
-    due = [one for one in entries(names) if "imported" in one or stale(one, present.get(one["name"], ""))]
-    cells = {f"{one['name']}/{one['key']}": one for one in due}
+    store, closures = Store(), present(tree())
+    cells = {}
+    for one in entries(names):
+        now = store.load(one["name"], one["parameters"], closures.get(one["name"], ""))
+        why = fault(now[1], closures) if now else "missing"
+        done = now and not now[1].get("clean", True) and not commit()[1]  # as good as it can be in a changed tree
+        if why and not done and (names or why != IMPORTED):
+            cells[f"{one['name']}/{one['key']}"] = one
     for entry, finding, message in compute(cells, partial(audit, keep=True), jobs=jobs, desc="results"):
         yield finding if finding is not None else f"{entry}: {message}"
 
 
 def entries(names: list[str]) -> list[dict[str, Any]]:
-    """Labels of stored results by NAME or NAME/KEY; all of them if none is named."""
-    every = labels()
+    """Labels of published results by NAME or NAME/KEY; all of them if none is named."""
+    every = Store().labels()
     chosen = []
     for name in names:
         match = [one for one in every if name in (one["name"], f"{one['name']}/{one['key']}")]
         if not match:
             valid = ", ".join(sorted({one["name"] for one in every}))
+            if keys := [one["key"] for one in every if one["name"] == name.split("/")[0]]:
+                raise ParameterError(f"stored result {name!r} is not there: keys are {', '.join(keys)}")
             raise ParameterError(f"stored result {name!r} is not there: give NAME or NAME/KEY, names are {valid}")
         chosen += match
     return chosen if names else every

@@ -96,7 +96,10 @@ def pack(folder: Path = PUBLISHED, store: Store | None = None) -> dict[str, int]
         result = label and read_arrays(file.with_suffix(".npz"), "", label["arrays"])
         why = "its files are damaged" if result is None else fault(label, present)
         if why:
-            raise ParameterError(f"{file.parent.name}/{file.stem} cannot be published: {why}")
+            entry = f"{file.parent.name}/{file.stem}"
+            raise ParameterError(
+                f"{entry} cannot be published: {why}; commit your changes, then python -m hesslib renew {entry}"
+            )
         loose.setdefault(label["name"], []).append((result, label))
     for name, runs in loose.items():
         new, kept = {label["key"] for _, label in runs}, []
@@ -113,7 +116,13 @@ def pack(folder: Path = PUBLISHED, store: Store | None = None) -> dict[str, int]
 
 
 def faults(folder: Path = PUBLISHED) -> tuple[int, dict[str, str]]:
-    """How many runs are published, and why the labels of some are not true, by NAME/KEY."""
+    """How many runs are published, and why the labels of some are not true, by NAME/KEY.
+
+    Raises:
+        ParameterError: the commits cannot be looked up, in a shallow clone or without git.
+    """
+    if git("rev-parse", "--is-shallow-repository") != "false":
+        raise ParameterError("labels name commits, and this clone lacks the history: git fetch --unshallow, then again")
     present, found, count = closures.present(closures.tree()), {}, 0
     for path in sorted(folder.glob("*.jsonl")):
         for label in published_labels(path.stem, folder):
@@ -131,4 +140,6 @@ def report(count: int, found: dict[str, str]) -> str:
     """The faults in words, one line for each reason and experiment."""
     groups = Counter((entry.split("/")[0], why) for entry, why in found.items())
     lines = [f"{name}: {number} {'run' if number == 1 else 'runs'}: {why}" for (name, why), number in groups.items()]
-    return "\n".join([*lines, f"{count - len(found)} of {count} published labels are true"])
+    older = sum(why == IMPORTED for why in found.values())
+    words = f"{count - len(found)} of {count} published labels are true, {len(found) - older} are not, "
+    return "\n".join([*lines, f"{words}{older} are older than the record of the code (see book/provenance.md)"])

@@ -60,9 +60,8 @@ def versions() -> dict[str, str]:
 
 
 def made_here() -> str:
-    """Versions, machine and code of what is being computed now, for the end of a chapter."""
-    numbers = ", ".join(f"{k} {v}" for k, v in versions().items())
-    return f"{numbers}\ncomputed on {device_name()}; hesslib {code_hash()}"
+    """Versions and machine of what is being computed now, for the end of a chapter."""
+    return ", ".join(f"{k} {v}" for k, v in versions().items()) + f"\ncomputed on {device_name()}"
 
 
 def git(*words: str) -> str | None:

@@ -30,7 +30,7 @@ from .._files import StorageError, replacing
 from . import closure as closures
 from .engine import compute
 from .paths import ROOT
-from .provenance import array_checksum, key_of, label_checksum, provenance, seal
+from .provenance import array_checksum, commit, key_of, label_checksum, provenance, seal
 
 PUBLISHED = ROOT / "book" / "results"
 WEIGHTS = "weights"  # arrays whose name begins so are published in a file of their own
@@ -89,18 +89,6 @@ def published_result(label: dict[str, Any], folder: Path = PUBLISHED) -> Result 
     return found
 
 
-def labels(store: Store | None = None) -> list[dict[str, Any]]:
-    """Labels of all intact results of a store, loose ones before published ones of the same parameters."""
-    store = store or Store()
-    read = [read_label(file.read_text(errors="replace")) for file in sorted(store.folder.glob("*/*.json"))]
-    if store.published is not None:
-        read += [one for path in sorted(store.published.glob("*.jsonl")) for one in published_labels(path.stem)]
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for label in filter(None, read):
-        found.setdefault((label["name"], label["key"]), label)
-    return [found[key] for key in sorted(found)]
-
-
 class Store:
     """Results in a folder; by default the working store, ``_build/store``, with the published ones behind it."""
 
@@ -129,6 +117,20 @@ class Store:
             return None
         result = published_result(label, self.published)
         return None if result is None else (result, label)
+
+    def labels(self) -> list[dict[str, Any]]:
+        """Labels of all intact published results; of a store of its own, without published ones, of all its results."""
+        if self.published is not None:
+            return [one for path in sorted(self.published.glob("*.jsonl")) for one in published_labels(path.stem)]
+        found = [read_label(file.read_text(errors="replace")) for file in sorted(self.folder.glob("*/*.json"))]
+        return [label for label in found if label]
+
+    def kept(self, label: dict[str, Any]) -> Result | None:
+        """The arrays that belong to one of ``labels``; None, with a warning, if they are damaged."""
+        if self.published is not None:
+            return published_result(label, self.published)
+        found = self.load(label["name"], label["parameters"])
+        return found[0] if found else None
 
     def _loose(self, name: str, parameters: dict[str, Any], closure: str | None) -> Found | None:
         path = self.path(name, parameters)
@@ -224,8 +226,13 @@ def _run(store: Store, name: str, function: Callable[..., Result], closure: str,
 
 
 def stale(label: dict[str, Any], closure: str | None) -> bool:
-    """Whether a result was made by other code than that of the closure."""
-    return closure is not None and "imported" not in label and label.get("closure") != closure
+    """Whether a result was made by other code than that of the closure.
+
+    One made from changed sources counts as such too, once the sources are as in a commit: nobody can look its code up.
+    """
+    if closure is None or "imported" in label:
+        return False
+    return label.get("closure") != closure or (not label.get("clean", True) and commit()[1])
 
 
 class Sweep:
@@ -264,7 +271,8 @@ class Sweep:
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
         devices = ", ".join(sorted({m["device"] for m in self.made}))
         imported = sum("imported" in m for m in self.made)
-        commits = ", ".join(sorted({m["commit"] for m in self.made if "imported" not in m}))
+        commits = {m["commit"] + ("" if m["clean"] else " with changes") for m in self.made if "imported" not in m}
+        commits = ", ".join(sorted(commits))
         commits = f", commit {commits}" if commits else ""
         kept = f", {imported} with a label from before the code was recorded" if imported else ""
         runs = f"{len(self)} of {self.asked} stored runs of {self.name}"

@@ -25,7 +25,8 @@ def executed(source):
 @pairs
 def test_source_and_notebook_agree(source):
     ours, theirs = runner.read(source), executed(source)
-    assert [(c.cell_type, c.source, c.id) for c in ours.cells] == [(c.cell_type, c.source, c.id) for c in theirs.cells]
+    cells = lambda node: [(c.cell_type, c.source, c.id) for c in node.cells]
+    assert cells(ours) == cells(theirs), f"the text has changed: python -m hesslib run {source.stem}"
 
 
 @pairs

@@ -106,4 +106,29 @@ def test_renewing_computes_what_is_stale_once_and_keeps_it(tmp_path, monkeypatch
     for parameters in chosen:
         result, label = Store().load("two_blobs", parameters, code.closure(f"notebooks.{made.chapter}", made.function))
         assert "largest" in result and label["seconds"] > 0
-    assert cli.main(["renew", "two_blobs"]) == 0 and capsys.readouterr().out == ""
+    assert cli.main(["renew", "two_blobs"]) == 0 and capsys.readouterr().out == "nothing to renew\n"
+
+
+def test_a_result_of_changed_sources_is_renewed_once_they_are_committed(tmp_path, monkeypatch):
+    """What was made in a changed tree serves there, is marked, and counts as stale in a clean one."""
+    from hesslib.book import pack, store
+
+    monkeypatch.setenv("HESSLIB_STORE", str(tmp_path))
+    code = closure.tree()
+    made = closure.experiments(code)["two_blobs"]
+    now = code.closure(f"notebooks.{made.chapter}", made.function)
+    parameters = next(label["parameters"] for label in CHEAP if label["name"] == "two_blobs")
+    label = {**provenance("two_blobs", parameters, now, 0.0), "clean": False}
+    Store().save("two_blobs", parameters, {"a": np.ones(2)}, label)
+    for module in (store, audit):
+        monkeypatch.setattr(module, "commit", lambda: ("a commit", False))
+    assert Store().load("two_blobs", parameters, now) is not None and list(audit.renew(["two_blobs"])) == []
+    for module in (store, audit):
+        monkeypatch.setattr(module, "commit", lambda: ("a commit", True))
+    assert Store().load("two_blobs", parameters, now) is None
+    monkeypatch.setattr(audit, "provenance", lambda *arguments: {**provenance(*arguments), "clean": True})
+    found = list(audit.renew(["two_blobs"]))
+    assert len(found) == 1 and not found[0].agrees
+    assert "largest" in Store().load("two_blobs", parameters, now)[0]
+    assert "with changes" in store.Sweep("two_blobs", [parameters], [({}, label)]).label
+    assert pack.IMPORTED
