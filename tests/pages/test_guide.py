@@ -60,7 +60,7 @@ def test_an_entry_has_signature_arguments_members_and_source():
         ".. py:class:: hesslib.EmpiricalRisk(model: nn.Module",
         ":raises ValueError:",
         ":param model:",
-        ".. py:method:: hesslib.EmpiricalRisk.ggn(output: str='logits')",
+        ".. py:method:: hesslib.EmpiricalRisk.ggn(output: Literal['logits', 'probability']='logits')",
         ":pyobject: EmpiricalRisk",
     )
     for part in parts:
