@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
+import linecache
 import re
 import subprocess
 import symtable
@@ -257,10 +259,16 @@ def commit(name: str, root: Path = ROOT) -> Code | None:
     return Code(lambda path: git("show", f"{name}:{path}").stdout if path in listed else None, chapters)
 
 
-def _cells() -> str | None:
-    """The cells executed so far in this Jupyter kernel; None elsewhere."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return "\n".join(shell.history_manager.input_hist_parsed) if shell else None
+def _cells(function: Callable) -> str | None:
+    """The cells executed so far in the kernel that defined a function, from where tracebacks take them; else None.
+
+    The kernel's history will not do: some front ends execute without it.
+    """
+    if "IPython" not in sys.modules:
+        return None
+    folder = Path(inspect.unwrap(function).__code__.co_filename).parent
+    entries = [entry for name, entry in linecache.cache.items() if Path(name).parent == folder and len(entry) > 2]
+    return "\n".join("".join(entry[2]) for entry in entries) or None
 
 
 def of(function: Callable) -> str:
@@ -272,7 +280,7 @@ def of(function: Callable) -> str:
     module, name = function.__module__, function.__qualname__
     if "<" in name:
         raise ClosureError(f"{name}: a stored function must have a name at the top of its module or notebook")
-    text = _cells() if module == "__main__" else None
+    text = _cells(function) if module == "__main__" else None
     code = tree()
     if text is None and code.module(module) is None:
         file = getattr(sys.modules.get(module), "__file__", None)
