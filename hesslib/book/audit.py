@@ -113,9 +113,9 @@ def audit(label: dict[str, Any], tolerance: float = TOLERANCE, *, keep: bool = F
     if experiment is None:
         raise ParameterError(f"{entry}: no chapter makes {name}")
     closure = code.closure(f"notebooks.{experiment.chapter}", experiment.function)
-    compute = load_function(ROOT / "notebooks" / f"{experiment.chapter}.py", experiment.function)
+    function = load_function(ROOT / "notebooks" / f"{experiment.chapter}.py", experiment.function)
     made, start = provenance(name, parameters, closure, 0), time.perf_counter()
-    result = {key: np.asarray(value) for key, value in compute(**parameters).items()}
+    result = {key: np.asarray(value) for key, value in function(**parameters).items()}
     seconds = time.perf_counter() - start
     if keep:
         store.path(name, parameters).with_suffix(".json").unlink(missing_ok=True)
