@@ -248,15 +248,24 @@ def tree(root: Path = ROOT, also: dict[str, str] | None = None) -> Code:
     return Code(read, sorted(p.stem for p in (root / "notebooks").glob("[0-9][0-9]_*.py")), also)
 
 
-@cache
-def commit(name: str, root: Path = ROOT) -> Code | None:
-    """The files of a commit; None if git does not know it."""
-    git = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
-    if git("cat-file", "-e", f"{name}^{{commit}}").returncode:
+def git(*words: str) -> str | None:
+    """What git prints about this project; None if it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    except OSError:
         return None
-    listed = git("ls-tree", "-r", "--name-only", name, "hesslib", "notebooks", "tests").stdout.splitlines()
+    return None if done.returncode else done.stdout.strip()
+
+
+@cache
+def tree_at(commit: str) -> Code | None:
+    """The files of a commit; None if git does not know it."""
+    listing = git("ls-tree", "-r", "--name-only", commit, "hesslib", "notebooks", "tests")
+    if listing is None:
+        return None
+    listed = listing.splitlines()
     chapters = [m[1] for path in listed if (m := re.fullmatch(r"notebooks/(\d\d_\w+)\.py", path))]
-    return Code(lambda path: git("show", f"{name}:{path}").stdout if path in listed else None, chapters)
+    return Code(lambda path: git("show", f"{commit}:{path}") if path in listed else None, chapters)
 
 
 def _cells(function: Callable) -> str | None:

@@ -19,8 +19,8 @@ import numpy as np
 
 from .._files import StorageError, replacing
 from . import closure as closures
+from .closure import git
 from .parameters import ParameterError
-from .provenance import git
 from .store import PUBLISHED, WEIGHTS, Result, Store, published_labels, published_result, read_arrays, read_label
 
 IMPORTED = "made before the code was recorded"
@@ -72,7 +72,7 @@ def fault(label: dict[str, Any], present: dict[str, str]) -> str:
 
 @cache
 def _closures_of(commit: str) -> set[str]:
-    code = closures.commit(commit)
+    code = closures.tree_at(commit)
     return set(closures.present(code).values()) if code else set()
 
 

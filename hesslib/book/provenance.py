@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .closure import tree
+from .closure import git, tree
 from .paths import ROOT
 
 SOURCES = ("hesslib", ":(glob)notebooks/*.py")
@@ -62,15 +61,6 @@ def versions() -> dict[str, str]:
 def made_here() -> str:
     """Versions and machine of what is being computed now, for the end of a chapter."""
     return ", ".join(f"{k} {v}" for k, v in versions().items()) + f"\ncomputed on {device_name()}"
-
-
-def git(*words: str) -> str | None:
-    """What git prints about this project; None if it fails."""
-    try:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return None if done.returncode else done.stdout.strip()
 
 
 @cache

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hesslib.book import closure, pack
+from hesslib.book.closure import git
 from hesslib.book.parameters import ParameterError
-from hesslib.book.provenance import git, provenance
+from hesslib.book.provenance import provenance
 from hesslib.book.store import Store, published_labels, published_result
 
 
@@ -131,8 +132,8 @@ def test_the_closure_of_a_commit_is_found_in_its_files():
     name = git("rev-parse", "--short=12", "HEAD")
     if name is None or git("status", "--porcelain", "--", "hesslib", "notebooks") != "":
         pytest.skip("the sources differ from the commit")
-    assert closure.present(closure.commit(name)) == closure.present(closure.tree())
-    assert closure.commit("0" * 12) is None
+    assert closure.present(closure.tree_at(name)) == closure.present(closure.tree())
+    assert closure.tree_at("0" * 12) is None
 
 
 def test_a_clone_without_history_is_told_so(monkeypatch):
