@@ -31,7 +31,7 @@ test: .venv/test.stamp lint
 	$(DOCTESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
-	  --nbval-sanitize-with tests/nbval.cfg -n 0 -p tests.patience
+	  --nbval-sanitize-with tests/nbval.cfg --dist loadfile -p tests.patience
 
 check: .venv/test.stamp lint
 	$(DOCTESTS)

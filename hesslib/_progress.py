@@ -36,6 +36,33 @@ class Lines(std.tqdm):
             print(f"{state['prefix']}: {share:.0%} after {spent}, {remaining}", file=sys.stderr, flush=True)
 
 
+class Later(std.tqdm):
+    """The bar of Jupyter, made when it is first shown.
+
+    Its widgets are dozens of messages to the page. Hundreds of short computations in a cell, whose bars nobody ever
+    sees, would send thousands, and among so many some are dropped, even the one that says that the cell is done.
+    """
+
+    def __init__(self, *args: Any, style: type[std.tqdm], **options: Any) -> None:
+        self.style = style
+        self.shown: Any = None
+        super().__init__(*args, **{**options, "file": io.StringIO()})
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Bring the bar of the page to where this one is."""
+        if self.shown is None:
+            self.shown = self.style(total=self.total, initial=self.initial, desc=self.desc, unit=self.unit)
+            self.shown.start_t = self.start_t
+        self.shown.n = self.n
+        self.shown.refresh()
+
+    def close(self) -> None:
+        """End the bar of the page too, if there is one."""
+        super().close()
+        if self.shown is not None:
+            self.shown.close()
+
+
 def _style() -> type[std.tqdm]:
     """The kind of bar that suits where this process writes to."""
     app = sys.modules.get("ipykernel.kernelapp")
@@ -51,7 +78,8 @@ def _style() -> type[std.tqdm]:
 
 def bar(items: Any = None, *, desc: str, show: bool | None = None, **options: Any) -> std.tqdm:
     """A ``tqdm`` over items, or by hand with ``total=``; appears after two seconds, with ``show=False`` never."""
-    return _style()(items, desc=desc, delay=DELAY, mininterval=0.5, disable=show is False, **options)
+    style, options = _style(), {"desc": desc, "delay": DELAY, "mininterval": 0.5, "disable": show is False, **options}
+    return Later(items, style=style, **options) if style.__module__ == "tqdm.notebook" else style(items, **options)
 
 
 @contextmanager

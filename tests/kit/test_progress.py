@@ -1,5 +1,6 @@
 """Every wait shows that work goes on, in the way that suits the place."""
 
+import io
 import re
 import subprocess
 import sys
@@ -83,3 +84,27 @@ def test_a_log_of_papermill_holds_one_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"training: \d+% after 00:0\d, about 00:0\d left", done.stderr)) == 1
     assert done.stderr.count("training") == 1 + done.stderr.count("desc='training'")
+
+
+def test_a_bar_of_jupyter_is_made_only_when_it_is_shown(monkeypatch):
+    """Its widgets are messages: many short bars, none of them shown, must send none."""
+    made = []
+
+    class Page(std.tqdm):
+        def __init__(self, *args, **options):
+            made.append(self)
+            super().__init__(*args, **options, file=io.StringIO())
+
+    Page.__module__ = "tqdm.notebook"
+    monkeypatch.setattr(progress, "_style", lambda: Page)
+    for _ in range(50):
+        assert list(bar(range(3), desc="short")) == [0, 1, 2]
+    assert not made
+    monkeypatch.setattr(progress, "DELAY", 0.05)
+    with bar(desc="long", total=4, unit="s") as shown:
+        for _ in range(4):
+            time.sleep(0.6)
+            shown.update(1)
+    assert len(made) == 1
+    assert (made[0].n, made[0].total, made[0].desc, made[0].unit) == (4, 4, "long", "s")
+    assert made[0].start_t == shown.start_t and made[0].disable
