@@ -386,21 +386,23 @@ figures.number(big_story=big_story, orders_story=orders_story)
 # The run above cannot tell the switch from mere time: nothing goes on with batches of 1,000. So Part I is to be continued in three arms
 # of 25,000 steps each: batches of 32, as in the paper; batches of 1,000, the control; and batches of 32 with a step so small that step over batch size is
 # that of Part I, which keeps the noise of the gradient what it was. Step 0.01 at four seeds, 0.005 and 0.025 at one. The runs take about
-# four hours a seed on one core; each stage is stored when it ends.
+# four hours a seed on one core; each stage is stored when it ends. What they are to decide, and where the bounds lie, was
+# [registered before](../book/claims.md) any of them was made.
 
 
 # %% tags=["hide-input"]
 def large_batches(**setting):
     """Part I: large batches from a random start."""
     file = kept("large", setting)
-    return stage(None, order=setting["seed"], checkpoint=file, **setting)
+    options = {"order": setting["seed"], "average": 50, "checkpoint": file}
+    return stage(None, **options, **setting)
 
 
-def arm(arm_step, arm_batch, average, **setting):
+def arm(arm_step, arm_batch, **setting):
     """As many steps more from the end of Part I, with another step or batch."""
     start = Store().run("basins_large", large_batches, setting)[0]["weights"]
     there = {**setting, "step": arm_step, "batch": arm_batch}
-    options = {"order": 1000 + setting["seed"], "average": average}
+    options = {"order": 1000 + setting["seed"], "average": 50}
     options["checkpoint"] = kept(f"arm-{arm_step}-{arm_batch}", setting)
     return stage(start, **options, **there)
 
@@ -419,7 +421,7 @@ part_one = [{**first, "step": 0.01, "seed": seed} for seed in range(4)]
 part_one += [{**first, "step": step, "seed": 0} for step in (0.005, 0.025)]
 switched = lambda s: [(s, 32), (s, 1000), (round(s * 32 / 1000, 8), 32)]
 arms = [
-    {**one, "arm_step": step, "arm_batch": batch, "average": 50}
+    {**one, "arm_step": step, "arm_batch": batch}
     for one in part_one
     for step, batch in switched(one["step"])
 ]
