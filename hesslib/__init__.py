@@ -3,7 +3,8 @@
 The package under *The Hessian of Over-Parametrized Networks, an executable book*.
 """
 
-from .curvature.lanczos import Eigenpairs, SpectralDensity, spectral_density, top_eigenpairs
+from .curvature.density import SpectralDensity, spectral_density
+from .curvature.lanczos import Eigenpairs, top_eigenpairs
 from .curvature.operators import CurvatureOperator
 from .curvature.outliers import count_outliers
 from .curvature.risk import EmpiricalRisk

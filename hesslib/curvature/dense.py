@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 from .._files import Checkpoint
 from .._progress import bar, waiting
 from .certificates import check_product, probe
-from .convolution import fill_convolutions
-from .layers import Layer, LayerStructure
 from .memory import free_memory
+from .structure.convolution import fill_convolutions
+from .structure.linear import Layer, LayerStructure
 
 if TYPE_CHECKING:
     from .operators import CurvatureOperator
@@ -27,7 +27,7 @@ CHUNK_BYTES = 2**28  # temporary outer products; larger gains nothing, smaller l
 def to_dense(op: CurvatureOperator, *, checkpoint: str | Path | None = None, progress: bool | None = None) -> Tensor:
     """The symmetric matrix (M, M) of an operator, in its dtype and on its device.
 
-    The block of the Linear layers at the model's end comes in closed form (``layers.py``), the rows of
+    The block of the Linear layers at the model's end comes in closed form (``structure/linear.py``), the rows of
     the other parameters from batched products. With ``checkpoint`` (a folder) the finished rows are kept
     there, and a call with the same operator goes on where an interrupted one stopped. The bar appears
     when the work takes more than two seconds (``progress=False``: never).

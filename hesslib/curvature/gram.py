@@ -22,11 +22,11 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
-from .layers import factor
+from .structure.linear import factor
 
 if TYPE_CHECKING:
-    from .layers import Layer, Pulled
     from .operators import CurvatureOperator
+    from .structure.linear import Layer, Pulled
 
 
 def why_not(op: CurvatureOperator) -> str:

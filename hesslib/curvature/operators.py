@@ -15,8 +15,8 @@ from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .certificates import check_product, plain_product, probe
-from .layers import LayerStructure
 from .memory import free_memory
+from .structure.linear import LayerStructure
 
 if TYPE_CHECKING:
     from .risk import EmpiricalRisk

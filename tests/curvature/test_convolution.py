@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hesslib import EmpiricalRisk
-from hesslib.curvature import convolution
+from hesslib.curvature.structure import convolution
 from tests.curvature.cases import CASES, distance, reference
 
 case = next(c for c in CASES if c.name == "relu-convolution")

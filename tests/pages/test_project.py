@@ -50,12 +50,13 @@ def test_what_our_commands_make_is_marked_as_made():
 
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
-BUDGETS = {"curvature": 2516, "theory": 479, "experiments": 702, "book": 2676, "": 413}
+BUDGETS = {"curvature": 2550, "theory": 479, "experiments": 702, "book": 2676, "": 413}
 
 
 @pytest.mark.parametrize("wing", BUDGETS)
 def test_a_wing_keeps_to_its_budget_of_lines(wing):
-    assert sum(len(p.read_text().splitlines()) for p in (ROOT / "hesslib" / wing).glob("*.py")) <= BUDGETS[wing]
+    files = (ROOT / "hesslib" / wing).rglob("*.py") if wing else (ROOT / "hesslib").glob("*.py")
+    assert sum(len(p.read_text().splitlines()) for p in files) <= BUDGETS[wing]
 
 
 def test_wings_import_only_what_they_may():
@@ -66,7 +67,8 @@ def test_wings_import_only_what_they_may():
     for wing, may in allowed.items():
         for path in (ROOT / "hesslib" / wing).rglob("*.py"):
             text = path.read_text()
-            assert set(re.findall(r"^\s*from \.\.(\w+)", text, re.M)) <= may, path
+            up = r"\." * len(path.relative_to(ROOT / "hesslib").parts)
+            assert set(re.findall(rf"^\s*from {up}(\w+)", text, re.M)) <= may, path
             assert not re.search(r"^\s*(from|import) hesslib\b", text, re.M), path
 
 

@@ -3,7 +3,7 @@
 A stage is a convolution, a piecewise linear activation and, perhaps, max-pooling. At each example a
 feature of its output is then a linear function of one patch of its input: the patch at the position that
 won the pooling, times the slope of the activation there. So for the stages as for the Linear layers (see
-``layers.py``)
+``linear.py``)
 
 * the Jacobian of the outputs in a stage's weights is a sum over features of (backpropagated output) times
   patch, and the term J' A J of the rows of the stage's weights is one matrix product;
@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._progress import bar
-from .layers import ELEMENTWISE, LayerStructure, chain_of, derivatives, factor, inputs_of
+from ..._progress import bar
+from .chain import ELEMENTWISE, chain_of, derivatives, inputs_of
+from .linear import LayerStructure, factor
 
 if TYPE_CHECKING:
-    from .layers import Pulled
-    from .operators import CurvatureOperator
-    from .risk import EmpiricalRisk
+    from ..operators import CurvatureOperator
+    from ..risk import EmpiricalRisk
+    from .linear import Pulled
 
 
 @dataclass(eq=False)
