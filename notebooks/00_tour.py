@@ -268,17 +268,17 @@ say(
     thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).
 
     2. **The Hessian is a sum of two matrices,** of which one is made of gradients and the other has the curvature of the outputs. On
-    the spiral the second is {before:.2g} times as large as the first at the start, and {after:.2g} times at the end
+    the spiral the norm of the second is {before:.2f} times that of the first at the start, and {after:.3f} times at the end
     ([Chapter 2](02_ggn.ipynb)).
 
-    3. **The data set the number of large eigenvalues.** With $k$ clusters the eigenvalue of rank $k$ is {drop:.1f} times
+    3. **The data set the number of large eigenvalues.** With $k$ clusters the eigenvalue of rank $k$ is {drop:.1f} times as large as
     the next one ([Chapter 3](03_data.ipynb)).
 
     4. **The network's size sets the number of small ones.** From {least:,} to {most:,} weights the count above a tenth of
     the largest goes from {narrow:.1f} to {wide:.1f} ([Chapter 4](04_size.ipynb)).
 
-    5. **Large and small batches end in one valley** where the step is small: on the straight line between the two ends the loss
-    rises by {hill:.3f} above the higher end ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
+    5. **Large and small batches can end in one valley.** On CIFAR-10, on the straight line between the two ends, the loss
+    rises by {hill:.3f} above that of the higher end ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
     flat=flat,
     before=ratio[0],
     after=ratio[-1],
@@ -329,8 +329,9 @@ panels[5].plot(
     [0, 75], [0, 9 * 75], ":", color=figures.COLORS["theory"], label="9 a unit"
 )
 for ax in panels[2:]:
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend()
+    entries = [e for e in zip(*ax.get_legend_handles_labels()) if "neg" not in e[1]]
+    if entries:
+        ax.legend(*zip(*entries))
 figures.figure(
     "fig_findings",
     *panels,
@@ -354,7 +355,7 @@ say(
     """* **The negative eigenvalues can be counted.** With ten classes a network with one hidden layer of ReLU units has {per:.2f} of
     them for each hidden unit ([Chapter 4](04_size.ipynb)).
 
-    * **One valley is a matter of the step.** On digits the highest barrier between the two ends is {low:.3f} with a step of 0.02 and
+    * **One valley is a matter of the step.** On digits the barrier between the two ends is {low:.3f} with a step of 0.02 and
     {high:.2f} with a step of 0.05 ([Chapter 6](06_basins.ipynb)).
 
     * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).""",

@@ -180,15 +180,18 @@ class Panels:
         return head + text[text.index(">") + 1 :]
 
     def png(self) -> bytes:
-        """The panels side by side on white."""
+        """The panels on white, at most three side by side."""
         images = []
         for figure in self.figures:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=90, facecolor="white")
             images.append(Image.open(buffer).convert("RGB"))
-        whole = Image.new("RGB", (sum(i.width for i in images), max(i.height for i in images)), "white")
-        for i, image in enumerate(images):
-            whole.paste(image, (sum(im.width for im in images[:i]), 0))
+        rows = [images[i : i + 3] for i in range(0, len(images), 3)]
+        wide, high = max(sum(i.width for i in row) for row in rows), [max(i.height for i in row) for row in rows]
+        whole = Image.new("RGB", (wide, sum(high)), "white")
+        for r, row in enumerate(rows):
+            for i, image in enumerate(row):
+                whole.paste(image, (sum(im.width for im in row[:i]), sum(high[:r])))
         out = io.BytesIO()
         whole.quantize(64, dither=Image.Dither.NONE).save(out, "png", optimize=True)
         return out.getvalue()
