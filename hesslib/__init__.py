@@ -3,6 +3,7 @@
 The package under *The Hessian of Over-Parametrized Networks, an executable book*.
 """
 
+from .curvature.blocks import Blocks, blocks
 from .curvature.density import SpectralDensity, spectral_density
 from .curvature.lanczos import Eigenpairs, top_eigenpairs
 from .curvature.operators import CurvatureOperator
@@ -12,11 +13,13 @@ from .curvature.spectrum import Spectrum, spectrum
 
 __version__ = "0.1.0"
 __all__ = [
+    "Blocks",
     "CurvatureOperator",
     "Eigenpairs",
     "EmpiricalRisk",
     "SpectralDensity",
     "Spectrum",
+    "blocks",
     "count_outliers",
     "spectral_density",
     "spectrum",
