@@ -5,6 +5,7 @@ The package under *The Hessian of Over-Parametrized Networks, an executable book
 
 from .curvature.blocks import Blocks, blocks
 from .curvature.density import SpectralDensity, spectral_density
+from .curvature.jacobian import jacobian
 from .curvature.lanczos import Eigenpairs, top_eigenpairs
 from .curvature.operators import CurvatureOperator
 from .curvature.outliers import count_outliers
@@ -21,6 +22,7 @@ __all__ = [
     "Spectrum",
     "blocks",
     "count_outliers",
+    "jacobian",
     "spectral_density",
     "spectrum",
     "top_eigenpairs",
