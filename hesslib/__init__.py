@@ -11,6 +11,7 @@ from .curvature.operators import CurvatureOperator
 from .curvature.outliers import count_outliers
 from .curvature.risk import EmpiricalRisk
 from .curvature.spectrum import Spectrum, spectrum
+from .curvature.trace import ValueWithError, diagonal, trace
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,10 +21,13 @@ __all__ = [
     "EmpiricalRisk",
     "SpectralDensity",
     "Spectrum",
+    "ValueWithError",
     "blocks",
     "count_outliers",
+    "diagonal",
     "jacobian",
     "spectral_density",
     "spectrum",
     "top_eigenpairs",
+    "trace",
 ]
