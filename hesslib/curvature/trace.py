@@ -108,7 +108,8 @@ def diagonal(
     Example:
         >>> import torch
         >>> from hesslib import EmpiricalRisk, diagonal
-        >>> risk = EmpiricalRisk(torch.nn.Linear(3, 2).double(), torch.eye(3).double(), torch.tensor([0, 1, 0]))
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2)).double()
+        >>> risk = EmpiricalRisk(model, torch.eye(3).double(), torch.tensor([0, 1, 0]))
         >>> found = diagonal(risk.hessian())
         >>> found.value.shape, found.exact, found.reason
         ((8,), True, 'closed form of the Linear layers')
