@@ -161,7 +161,8 @@ def facts(claim: dict, here: str, pages: set[str]) -> list[tuple[str, str]]:
         rows = "".join(f"<li>{words(c['quantity'])}: {words(c['measured'])}</li>" for c in claim["context"])
         found += [("For context", f"<ul>{rows}</ul>")]
     for old in claim["before"]:
-        text = f"{old['bound']}: measured {old['measured']}, {old['verdict']}. {old['why']}"
+        measured = f"measured {old['measured']}, " if "measured" in old else ""
+        text = f"{old['bound']}: {measured}{old['verdict']}. {old['why']}"
         found += [("An older test", words(text))]
     return found
 
@@ -213,7 +214,7 @@ def verdict(claim: dict, here: str) -> nodes.reference:
 
 
 def add_verdicts(app, doctree) -> None:
-    """A section with a chapter's claims and their verdicts, before its limits, where the chapter has none of its own."""
+    """A section with a chapter's claims and their verdicts, before its limits, unless it shows them itself."""
     here = app.env.docname
     claims = [c for c in read(app.env)["claims"] if here == f"notebooks/{c['chapter']}"]
     titles = {s[0].astext(): s for s in doctree.findall(nodes.section)}
@@ -256,7 +257,7 @@ class Number(SphinxRole):
 
 
 class Count(SphinxRole):
-    """``{claims-count}`verdict```: how many claims have a verdict; ``all`` counts them all, ``statements`` parts as one."""
+    """``{claims-count}`verdict```: how many have it; ``all`` counts all claims, ``statements`` parts as one."""
 
     def run(self):
         claims = read(self.env)["claims"]
