@@ -43,6 +43,15 @@ def test_bulk_and_outliers_at_start_and_end():
             assert (np.abs(values) < 1e-3 * values[-1]).mean() > 0.85
 
 
+def test_the_two_terms_obey_the_inequalities_of_weyl():
+    """No eigenvalue of H is further from that of G than the norm of R, nor below the lowest of R, since G >= 0."""
+    for _, result in stored("terms"):
+        for measures in result["measures"]:
+            assert measures[2] <= 1 + 1e-6
+            assert measures[8] * (1 - measures[0]) <= measures[0] * (1 + 1e-6)
+        assert (result["measures"][:, 5] >= 4924 - 1000).all()  # rank of the first term in the probability reading
+
+
 def test_negative_eigenvalues_respect_the_bound_of_nine_for_each_unit():
     for parameters, result in stored("width"):
         found = int((result["eigenvalues"] < -1e-12).sum())

@@ -126,7 +126,10 @@ def test_theorem_1_below_one_and_no_left_outlier_above():
 
 def test_logistic_factor_and_softmax_kronecker_product():
     s = torch.linspace(-4, 4, 9).double()
-    assert largest(torch.sigmoid(s) - 0.5 * (1 + torch.tanh(s / 2))) < 1e-15
+    assert largest(torch.sigmoid(2 * s) - 0.5 * (1 + torch.tanh(s))) < 1e-15
+    loss = lambda factor: lambda s: -torch.nn.functional.logsigmoid(factor * s)
+    curvature = [float(torch.func.hessian(loss(factor))(torch.zeros(()).double())) for factor in (1, 2)]
+    assert curvature == [0.25, 1.0]
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).double()
     for c in (2, 3, 4):
         model = torch.nn.Linear(6, c, bias=False).double()
@@ -142,6 +145,8 @@ def test_what_table_1_says_of_itself():
     with_cutoff = [row for row in ROWS if "heuristic" in row]
     equal = sum(row["heuristic"] == row["classes"] for row in with_cutoff)
     assert f"in {equal} of the {len(with_cutoff)} rows that have one" in PAGE
+    within = sum(abs(row["heuristic"] - row["classes"]) <= 1 for row in with_cutoff)
+    assert f"lies within 1 of it, the paper's mark in Appendix A, in {within};" in PAGE
     assert len(ROWS) - len(with_cutoff) == 4 and f"holds {len(ROWS)} of the {5 * 2 * 2 * 2} combinations" in PAGE
     assert min(row["gap"] for row in ROWS) == 2 and min(row["ratio"] for row in ROWS) == 3
     two = next(row for row in ROWS if (row["algorithm"], row["activation"], row["classes"]) == ("GD", "relu", 2))
