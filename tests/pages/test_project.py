@@ -45,7 +45,7 @@ def test_what_our_commands_make_is_marked_as_made():
                         subprocess.check_output([*command, path], text=True).splitlines()]  # fmt: skip
     for path in made:
         assert ask(path) == ["set", "unset", "unset"], path
-    for path in ("notebooks/00_tour.py", "book/claims.yml", "README.md", "hesslib/cli.py"):
+    for path in ("notebooks/00_tour.py", "book/claims/same.yml", "README.md", "hesslib/cli.py"):
         assert ask(path) == ["unspecified"] * 3, path
 
 
@@ -54,8 +54,8 @@ BUDGETS = {
     "curvature": 3158,
     "theory": 479,
     "experiments": 702,
-    "book": 3040,
-    "": 422,
+    "book": 3610,
+    "": 442,
 }
 
 
