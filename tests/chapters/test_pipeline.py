@@ -195,7 +195,7 @@ SMOKE = {
     "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
     "06_basins": ["-p", "small_batch=10", "-p", "seed=2"],
     "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
-    "08_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
+    "10_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
 }
 
 
