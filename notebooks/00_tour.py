@@ -16,14 +16,14 @@
 # The Hessian is the matrix of second derivatives of the loss: it tells how the loss bends around the weights. Press *play* and watch
 # it while a small network learns: each moment of training shows the whole matrix, its eigenvalues and what the network decides.
 
-# %% tags=["parameters", "hide-input", "below"]
+# %% tags=["parameters", "hide-input", "end"]
 scale: str = "quick"  # smoke, quick or paper
 hidden: int = 20  # units of the hidden layer
 examples: int = 60  # training examples N
 iterations: int = 0  # steps of gradient descent; 0: by scale
 seed: int = 0  # of the points and of the random start
 
-# %% tags=["hide-input", "below"]
+# %% tags=["hide-input", "end"]
 from functools import cache
 
 import numpy as np
@@ -47,7 +47,7 @@ p = resolve(
 this_run(p)
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def spiral(examples, seed, classes=3):
     """Points in the plane on three arms of a spiral, and the arm of each."""
     rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def spiral(examples, seed, classes=3):
     return torch.tensor(points), torch.tensor(arm)
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 moments = np.unique(np.geomspace(1, p.iterations, 18).astype(int)).tolist()
 moments = [0, *moments]
 
@@ -75,7 +75,7 @@ def trained(hidden, seed):
     return risk, history.parameters, history.losses
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def at(step, hidden=p.hidden, seed=p.seed):
     """The network's weights, its Hessian, all eigenvalues and the loss at a moment."""
     risk, parameters, losses = trained(hidden, seed)
@@ -85,7 +85,7 @@ def at(step, hidden=p.hidden, seed=p.seed):
     return parameters[index], matrix, values, losses[index]
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def decide(weights, points, hidden):
     """The probability of each arm at points of the plane."""
     model = fully_connected([2, hidden, 3], seed=0)
@@ -96,7 +96,7 @@ def decide(weights, points, hidden):
         return model(torch.as_tensor(points)).softmax(1).numpy()
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def draw_matrix(matrix):
     """Each entry of the Hessian as a dot of colour."""
     xlabel = "blue: positive, orange: negative"
@@ -114,7 +114,7 @@ def draw_values(values):
     return ax
 
 
-# %% tags=["hide-input", "below"]
+# %% tags=["hide-input", "end"]
 def draw_decision(weights, hidden, inputs, targets):
     """What the network decides over the plane, and the training points."""
     xlabel = "points: training examples"
@@ -133,7 +133,7 @@ def draw_decision(weights, hidden, inputs, targets):
     return ax
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def moment(step, hidden=p.hidden, seed=p.seed):
     """Matrix, eigenvalues and decision at one moment of training."""
     weights, matrix, values, loss = at(step, hidden, seed)
@@ -194,7 +194,7 @@ say(
 # ## Five findings
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def stored(name, key, **where):
     """One quantity of the published runs of an experiment, with these parameters."""
     fits = lambda q: all(q[k] == v for k, v in where.items())
@@ -202,7 +202,7 @@ def stored(name, key, **where):
     return [published_result(label)[key] for label in chosen]
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 ends = [v[1] for v in stored("spectrum", "eigenvalues")]
 flat = Estimate([100 * (np.abs(v) < 1e-3 * v[-1]).mean() for v in ends])
 descent = {"activation": "relu", "batch_size": 0, "cluster_std": 1.0}
@@ -210,7 +210,7 @@ clusters = {k: stored("clusters", "top", classes=k, **descent) for k in (5, 10, 
 drop = Estimate([v[k - 1] / v[k] for k, runs in clusters.items() for v in runs])
 widths = {h: stored("width", "eigenvalues", width=h) for h in (10, 30, 50, 70)}
 
-# %% tags=["below"]
+# %% tags=["end"]
 few = [
     Estimate([(v > 0.1 * v[-1]).sum() for v in runs]) for runs in widths.values()
 ]
@@ -256,7 +256,7 @@ say(
     hill=hill[0] if hill else None,
 )
 
-# %% tags=["below"]
+# %% tags=["end"]
 third = {"size": figures.THIRD}
 ranks = {"xlim": (0.7, 1e5), "ylim": (1e-9, 10)}
 flatness = figures.panel("1  flat", **third, **ranks)
@@ -271,7 +271,7 @@ for h, color in ((10, figures.SERIES[1]), (70, figures.SERIES[0])):
 entries = list(zip(*wide.get_legend_handles_labels()))
 wide.legend(*zip(*[e for e in entries if "neg" not in e[1]]), loc="lower left")
 
-# %% tags=["below"]
+# %% tags=["end"]
 leading = figures.panel("3  clusters", "rank", "over the largest", **third)
 for (k, runs), color in zip(clusters.items(), figures.SERIES):
     for v in runs[:1]:

@@ -49,10 +49,10 @@ def test_printed_lines_stay_with_their_cell():
     assert sources == ["[check()]", "Words."] and cells[0]["outputs"] == [PRINTED]
 
 
-def test_code_on_the_way_to_a_result_can_stand_below_it():
-    way = [code("p = 1", text("A box."), tags=["hide-input", "below"]), code("x = 2", tags=["below"])]
-    sources, _ = built(*way, code("say()", text("Result."), tags=["hide-input"]), code("last()", tags=["below"]))
-    assert sources == ["A box.", "Result.", "[p = 1]", "[x = 2]", "[say()]", "[last()]"]
+def test_code_on_the_way_to_results_can_stand_at_the_end():
+    way = [code("p = 1", text("A box."), tags=["hide-input", "end"]), code("x = 2", tags=["end"])]
+    sources, _ = built(*way, code("say()", text("Result."), tags=["hide-input"]), code("foot(p)", PRINTED))
+    assert sources == ["A box.", "Result.", "[say()]", "## The code of this page", "[p = 1]", "[x = 2]", "[foot(p)]"]
 
 
 @pytest.mark.parametrize(
