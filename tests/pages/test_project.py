@@ -58,7 +58,7 @@ BUDGETS = {
     "theory": 479,
     "experiments": 702,
     "book": 3610,
-    "": 442,
+    "": 445,
 }
 
 
