@@ -4,6 +4,7 @@ The package under *The Hessian of Over-Parametrized Networks, an executable book
 """
 
 from .curvature.density import SpectralDensity, spectral_density
+from .curvature.ggn import ggn_spectrum
 from .curvature.lanczos import Eigenpairs, top_eigenpairs
 from .curvature.operators import CurvatureOperator
 from .curvature.outliers import count_outliers
@@ -18,6 +19,7 @@ __all__ = [
     "SpectralDensity",
     "Spectrum",
     "count_outliers",
+    "ggn_spectrum",
     "spectral_density",
     "spectrum",
     "top_eigenpairs",
