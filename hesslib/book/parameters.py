@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -92,7 +93,13 @@ def choice(*values: Any, **presets: Any) -> Range:
     return Range(type(values[0]), choices=values, presets=presets)
 
 
-def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
+class Values(SimpleNamespace):
+    """A run's parameters as attributes, and beside them the presets of its scale."""
+
+    __slots__ = ("presets",)
+
+
+def resolve(namespace: dict[str, Any], **ranges: Range) -> Values:
     """Check a notebook's parameters and fill in the presets of its scale.
 
     Args:
@@ -120,7 +127,20 @@ def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
         if allowed.presets and unset and not isinstance(value, bool):
             value = allowed.presets[scale]
         result[name] = allowed.check(name, value)
-    return SimpleNamespace(**result)
+    if scale != "paper" and "OMP_NUM_THREADS" not in os.environ:
+        one_thread()
+    values = Values(**result)
+    values.presets = {name: allowed.presets[scale] for name, allowed in ranges.items() if allowed.presets}
+    return values
+
+
+def one_thread() -> None:
+    """Compute on one thread: on small matrices threads wait for each other, beside other work for minutes."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -131,7 +131,7 @@ def test_a_spike_of_one_and_a_half_needs_1600_examples_and_many_more_to_be_told(
 
 @answers("Exercise: half the step")
 def test_half_the_step_ends_at_twice_the_sharpness():
-    descend = definitions("08_after")["descend"]
+    descend = definitions("10_after")["descend"]
     for step in (1.0, 2.0):
         found = descend(step, 300, 1500, 0)
         assert 0.75 < found["sharpness"][-1] * step / 2 < 1.25, step

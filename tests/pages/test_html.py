@@ -113,7 +113,7 @@ def test_a_lost_pack_stops_the_build_with_one_message_and_leaves_pictures(tmp_pa
             (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / "copy" / name)
     packs = [
-        payload.pack_path(tmp_path / "copy" / "notebooks" / f"{c}.ipynb") for c in ("07_random_matrix", "08_after")
+        payload.pack_path(tmp_path / "copy" / "notebooks" / f"{c}.ipynb") for c in ("07_random_matrix", "10_after")
     ]
     packs[0].unlink()
     packs[1].write_bytes(packs[1].read_bytes()[:5000])
@@ -121,8 +121,8 @@ def test_a_lost_pack_stops_the_build_with_one_message_and_leaves_pictures(tmp_pa
     said = [line for line in done.stderr.splitlines() if "WARNING" in line]
     assert done.returncode != 0 and len(said) == 2
     assert "07_random_matrix.zip is missing; figures stand still" in said[0] and "hesslib run 07" in said[0]
-    assert "08_after.zip is damaged" in said[1]
-    for chapter, count in (("07_random_matrix", 7), ("08_after", 4), ("00_tour", 0)):
+    assert "10_after.zip is damaged" in said[1]
+    for chapter, count in (("07_random_matrix", 7), ("10_after", 4), ("00_tour", 0)):
         text = (pages / "notebooks" / f"{chapter}.html").read_text(encoding="utf-8")
         assert len(re.findall(r'<img [^>]*src="\.\./_images/[^>]*png"', text)) == count
 
