@@ -73,7 +73,7 @@ p = resolve(
 
 # %% tags=["hide-input"]
 import numpy as np
-from hesslib import EmpiricalRisk, count_outliers, spectrum
+from hesslib import EmpiricalRisk, count_outliers, spectrum, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.explore import explore
 from hesslib.book.provenance import made_here
@@ -579,6 +579,30 @@ figures.number(
 # {glue:text}`drop_h` that of $H$ two later: the units' eigenvalues and two outliers from $G$. With 60 hidden units that makes 62. This
 # drop does not count classes. It comes from the second term, which has one large positive eigenvalue for each unit here; in {ref}`size` the
 # same term has up to $C-1$ negative ones for each unit. A rule that looks for the largest drop cannot know which of the two it has found.
+
+# %%
+def complete(**setting):
+    """Every eigenvalue of H and of G, the leading ones of R, and the end of training."""
+    risk, history, data = trained(**setting)
+    every = lambda operator: spectrum(operator, progress=False).eigenvalues
+    leading = top_eigenpairs(risk.residual(), 100, progress=False).eigenvalues
+    found = {"H": every(risk.hessian()), "G": every(risk.ggn()), "R": leading}
+    right = accuracy(risk.model, data.test_inputs, data.test_targets)
+    end = [history.iterations[-1], history.losses[-1], history.gradient_norms[-1]]
+    return {n: v.astype(np.float32) for n, v in found.items()} | {
+        "end": end,
+        "accuracy": right,
+    }
+
+
+# %%
+each = [
+    {"classes": k, "separation": s, "seed": seed, "activation": "relu", "cluster_std": 1.0,
+     "batch_size": 0, "tolerance": 1e-3, "examples": 1000}
+    for seed in range(1, 1 + p.seeds) for k in CLASSES for s in (32.0, 4.0)
+]  # fmt: skip
+whole = Store().sweep("bulk", complete, each, run=run, jobs=2)
+print(whole.label)
 
 # %% [markdown]
 # ### Clusters of your own
