@@ -115,18 +115,17 @@ def clusters(**setting):
 names = ("activation", "cluster_std", "batch_size", "tolerance", "examples", "seed")
 setting = {name: getattr(p, name) for name in names}
 here = {k: clusters(classes=k, **setting) for k in p.classes}
+ended = {k: learnt(r["end"][1], k) for k, r in here.items()}
 lines = []
 for k, r in here.items():
     top, (steps, loss, _) = r["top"], r["end"]
     counts = [count_outliers(top, rule) for rule in ("ratio", "gap")]
     drops = [written(top[i - 1] / top[i], ".2f") for i in (k - 1, k)]
-    end = [written(int(steps)), written(loss, ".2g"), learnt(loss, k)]
+    end = [written(int(steps)), written(loss, ".2g"), "yes" if ended[k] else "no"]
     lines.append([k, *end, *counts, *drops])
-
-# %% tags=["hide-input"]
 head = ["$k$", "iterations", "training loss", "learnt", "ratio rule", "gap rule"]
 head += [r"$\lambda_{k-1}/\lambda_k$", r"$\lambda_k/\lambda_{k+1}$"]
-figures.table(head, [[{True: "yes", False: "no"}.get(c, c) if i == 3 else c for i, c in enumerate(line)] for line in lines])  # fmt: skip
+figures.table(head, lines)
 
 # %% [markdown]
 # The paper's networks were trained by stochastic gradient descent. Stored runs of these, at the paper's size, stand beside those of this
@@ -170,69 +169,67 @@ def block_runs(block, k):
 
 
 # %% tags=["hide-input"]
-colors = [*figures.SERIES, "#7f7f7f", "#8c510a", "#01665e", "#5e4fa2"]
-palette = dict(zip([*CLASSES, *(k for k in p.classes if k not in CLASSES)], colors))
+# fmt: off
+palette = dict(zip([*CLASSES, *(k for k in p.classes if k not in CLASSES)], [*figures.SERIES, *figures.GREYS]))
+LEADING = {"xlabel": "rank from the largest", "ylabel": "eigenvalue", "xscale": "log", "yscale": "log"}
 
 
 def draw(ax, groups):
     """Leading eigenvalues of each k by rank: one run as dots, several as median and range."""
     for k, found in groups.items():
-        top, color = (
-            np.array([r["top"][:70] for r in found]),
-            palette.get(k, "#7f7f7f"),
-        )
+        top, color = np.array([r["top"][:70] for r in found]).clip(1e-5), palette.get(k, figures.GREYS[0])
         if len(top) == 1:
             figures.ranked(ax, top[0], color, f"k = {k}")
         else:
-            rank = np.arange(1, top.shape[1] + 1)
-            figures.band(
-                ax, rank, top.clip(1e-7), color, f"k = {k}", marker=".", lw=0.8
-            )
+            figures.band(ax, np.arange(1, top.shape[1] + 1), top, color, f"k = {k}", marker=".", lw=0.8)
         ax.axvline(k + 0.5, 0, 0.07, color=color, lw=2)
-    ax.set(xscale="log", yscale="log")
-    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-5))
     ax.legend(loc="upper right" if len(groups) < 4 else "lower left")
 
 
+ours = {k: [r] for k, r in here.items()}
 sgd = {k: found for k in CLASSES if (found := block_runs(("SGD", "relu", 1), k))}
-panels = figures.here_and_stored(
-    draw, {k: [r] for k, r in here.items()}, sgd, f"this run, {p.activation}, seed {p.seed}",
-    f"stored, SGD, ReLU, {p.seeds} seeds", xlabel="rank from the largest", ylabel="eigenvalue",
-)  # fmt: skip
+titles = f"this run, {p.activation}, seed {p.seed}", f"stored, SGD, ReLU, {p.seeds} seeds"
 figures.figure(
-    "fig_gap", *panels,
+    "fig_gap", *figures.here_and_stored(draw, ours, sgd, *titles, **LEADING),
     caption="Leading eigenvalues for $k$ clusters (the paper's Figure 2). A mark at the foot stands after rank $k$.",
-    alt=f"Leading eigenvalues by rank on logarithmic axes: left for {', '.join(map(str, p.classes))} clusters in this run, right for "
-    f"{', '.join(map(str, sgd)) or 'no'} clusters in stored runs, as median and range. Marks at the foot stand after rank k.",
-)  # fmt: skip
-
-# %% tags=["hide-input"]
-right = [line[0] for line in lines if line[3] and line[4] == line[0]]
-less = [line[0] for line in lines if line[3] and line[4] == line[0] - 1]
-lost = [line[0] for line in lines if not line[3]]
-number = lambda ks: ", ".join(map(str, ks)) or "none"
-text = "**This run.** The ratio rule counts $k$ for $k$ in {right}, and $k - 1$ for $k$ in {less}."
-if lost:
-    text += f" With $k$ in {number(lost)} the network has not learnt: its loss is above a tenth of that of a guess, and its spectrum says nothing of the claim."  # fmt: skip
-say(text, right=f"[{number(right)}]", less=f"[{number(less)}]")
-
-# %% tags=["hide-input"]
-dropped, drop = [], []
-for k, found in sgd.items():
-    curve = np.median([r["top"] for r in found], 0)
-    near = np.arange(max(1, k - 2), k + 3)
-    dropped.append(int(near[np.argmax(curve[near - 1] / curve[near])]))
-    drop.append(float(max(curve[near - 1] / curve[near])))
-say(
-    """**Stored runs.** Near rank $k$ the median curve falls most after rank {ranks}, for $k$ in 2, 5, 10, 20, 50: after $k$ for few
-    clusters, after $k - 1$ for many. The step is a factor of {few:.1f} for two clusters and between {low:.2f} and {high:.2f} for the
-    others. It is a large ratio but not always a large difference: for many clusters the difference of the first two
-    eigenvalues competes with it, and then the gap rule counts one.""",
-    ranks=", ".join(map(str, dropped)) if len(dropped) == 5 else None,
-    few=drop[0] if drop else None,
-    low=min(drop[1:], default=None),
-    high=max(drop[1:], default=None),
+    alt=f"Leading eigenvalues by rank on logarithmic axes: left for {', '.join(map(str, ours))} clusters in this run, right "
+    f"for {', '.join(map(str, sgd)) or 'no'} clusters in stored runs, as median and range. Marks stand after rank k.",
 )
+# fmt: on
+
+# %% tags=["hide-input"]
+# fmt: off
+counted_here = {k: count_outliers(r["top"], "ratio") for k, r in here.items() if ended[k]}
+names_of = lambda ks: ", ".join(map(str, ks)) or "none of them"
+lost = [k for k in here if not ended[k]]
+if counted_here:
+    say(
+        "**This run.** By the ratio rule the count is $k$ for $k$ = {k} and $k - 1$ for $k$ = {less}.",
+        k=names_of(k for k, n in counted_here.items() if n == k), less=names_of(k for k, n in counted_here.items() if n == k - 1),
+    )
+if lost:
+    say(
+        "**This run.** With $k$ = {lost} the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum "
+        "says nothing about the claim.", lost=names_of(lost),
+    )
+# fmt: on
+
+# %% tags=["hide-input"]
+# fmt: off
+median = {k: np.median([r["top"] for r in found], 0) for k, found in sgd.items()}
+ratios = {k: v[:-1] / v[1:] for k, v in median.items()}
+near = {k: range(max(1, k - 2), k + 3) for k in ratios}
+dropped = {k: max(near[k], key=lambda i: ratios[k][i - 1]) for k in ratios}
+drop = [float(ratios[k][i - 1]) for k, i in dropped.items()]
+say(
+    """**Stored runs.** Near rank $k$ the median curve falls most after rank {ranks}, for $k$ in 2, 5, 10, 20, 50: after $k$ for
+    few clusters, after $k - 1$ for many. The step is a factor of {few:.1f} for two clusters and between {low:.2f} and {high:.2f}
+    for the others. It is a large ratio but not always a large difference: for many clusters the difference of the first
+    two eigenvalues competes with it, and then the gap rule counts one.""",
+    ranks=", ".join(map(str, dropped.values())) if len(dropped) == 5 else None,
+    few=drop[0] if drop else None, low=min(drop[1:], default=None), high=max(drop[1:], default=None),
+)
+# fmt: on
 
 # %% [markdown]
 # ## Table 1: nineteen networks, three rules
@@ -245,124 +242,84 @@ say(
 
 # %% tags=["hide-input"]
 def counted(block, k, row, rule):
-    """The paper's count by a rule and ours for each stored run; None where the paper has none."""
-    if rule == "cutoff":
-        theirs, cutoff = row.get("heuristic"), row.get("cutoff")
-        ours = [
-            count_outliers(r["top"], "threshold", cutoff)
-            for r in block_runs(block, k)
-            if cutoff
-        ]
-        return theirs, ours
-    return row[rule] - {"gap": 1, "ratio": 2}[rule], [count_outliers(r["top"], rule) for r in block_runs(block, k)]  # fmt: skip
-
-
-SHIFT = {
-    block: 0.82 * 1.14**i for i, block in enumerate(RECIPE)
-}  # beside each other
-SHADE = dict(zip(RECIPE, ["#8a8a8a", *figures.SERIES[:3]]))
-drawn = []
-for rule in ("gap", "ratio", "cutoff"):
-    ax = figures.panel(
-        f"{rule} rule", "clusters k", "outliers", xscale="log", yscale="log"
+    """The paper's count by a rule and ours for each stored run; None and none where the paper has none."""
+    cutoff = row.get("cutoff") if rule == "cutoff" else None
+    if rule == "cutoff" and cutoff is None:
+        return None, []
+    theirs = (
+        row["heuristic"] if cutoff else row[rule] - {"gap": 1, "ratio": 2}[rule]
     )
+    rule = "threshold" if cutoff else rule
+    return theirs, [
+        count_outliers(r["top"], rule, cutoff) for r in block_runs(block, k)
+    ]
+
+
+# fmt: off
+RULES = ("gap", "ratio", "cutoff")
+counts = {(b, k, rule): counted(b, k, row, rule) for b, k, row in table_1 for rule in RULES}
+styles = {b: (0.82 * 1.14**i, c) for i, (b, c) in enumerate(zip(RECIPE, [figures.GREYS[0], *figures.SERIES]))}
+drawn = {rule: figures.panel(f"{rule} rule", "clusters k", "outliers", xscale="log", yscale="log") for rule in RULES}
+for (b, k, rule), (theirs, found) in counts.items():
+    ax, (shift, color), first = drawn[rule], styles[b], k == 2
+    if found:
+        ax.plot([k * shift] * 2, [min(found), max(found)], color=color)
+        ax.plot(k * shift, np.median(found), "o", color=color, label=" ".join(map(str, b)) if first else None)
+    if theirs:
+        ax.plot(k * shift, theirs, "D", mfc="none", mec=figures.INK, ms=6, label="paper" if first and b == wide else None)
+for ax in drawn.values():
     ax.plot([1.6, 60], [1.6, 60], color=figures.COLORS["start"], lw=0.8)
-    for block, k, row in table_1:
-        theirs, ours = counted(block, k, row, rule)
-        x, color = k * SHIFT[block], SHADE[block]
-        if ours:
-            ax.plot([x, x], [min(ours), max(ours)], color=color, lw=1.5)
-            ax.plot(
-                [x],
-                [np.median(ours)],
-                "o",
-                color=color,
-                ms=4,
-                label=" ".join(map(str, block)) if k == 2 else None,
-            )
-        if theirs:
-            ax.plot(
-                [x],
-                [theirs],
-                "D",
-                mfc="none",
-                mec=figures.INK,
-                ms=6,
-                label="paper" if (block, k) == (("GD", "relu", 1), 2) else None,
-            )
     ax.set(xticks=CLASSES, xticklabels=CLASSES, yticks=CLASSES, yticklabels=CLASSES)
     ax.minorticks_off()
-    drawn.append(ax)
-drawn[0].legend(loc="upper left", fontsize=8)
+drawn["gap"].legend(loc="upper left", fontsize=8)
+# fmt: on
 
 # %% tags=["hide-input"]
 figures.figure(
     "fig_counts",
-    *drawn,
-    caption="Outliers against the number of clusters: the paper's counts (diamonds) over ours (median and range of "
-    f"{p.seeds} seeds), by three rules. The line is $k$. Rows: algorithm, activation, covariance of the clusters.",
+    *drawn.values(),
+    caption="Outliers against the number of clusters, by three rules: the paper's counts (diamonds) over ours (median and range over "
+    "seeds). The line is $k$. Colours: algorithm, activation, covariance of the clusters.",
     alt="Three panels of outlier counts against the number of clusters on logarithmic axes, for the gap, the ratio and the "
     "cutoff rule, with the line of equality; diamonds for the paper, dots with ranges for stored runs of this book.",
 )
 
 # %% tags=["hide-input"]
-hits = {rule: [] for rule in ("gap", "ratio", "cutoff")}
-near = {rule: [] for rule in hits}
-for block, k, row in table_1:
-    for rule in hits:
-        theirs, ours = counted(block, k, row, rule)
-        hits[rule] += [100.0 * (n == theirs) for n in ours]
-        near[rule] += [
-            100.0 * (abs(n - k) <= 1) for n in ours if block[1] == "relu"
-        ]
+# fmt: off
+percent = lambda hits: 100 * float(np.mean(hits)) if hits else None
+exact = {r: percent([n == t for (_, _, rule), (t, ns) in counts.items() if rule == r for n in ns]) for r in RULES}
+close = {f"near_{r}": percent([abs(n - k) <= 1 for (b, k, rule), (_, ns) in counts.items() if rule == r and b[1] == "relu" for n in ns]) for r in RULES}
 say(
-    r"""**Reading.** By the ratio rule {near_ratio:.0f} % of the ReLU networks have a count within $k \pm 1$, the paper's own criterion.
-    By the gap rule it is {near_gap:.0f} %, by the cutoff {near_cutoff:.0f} %. With tanh no rule finds $k$, here as in the paper.
+    r"""**Reading.** By the ratio rule {near_ratio:.0f} % of the ReLU networks have a count within $k \pm 1$, the paper's own
+    criterion. By the gap rule it is {near_gap:.0f} %, by the cutoff {near_cutoff:.0f} %. With tanh no rule finds $k$, here as in the paper.
 
     Row by row, a network of ours has exactly the paper's count in {gap:.0f} % of the runs by the gap rule, in {ratio:.0f} % by the
     ratio rule and in {cutoff:.0f} % by the cutoff. The gap rule often stops after the first eigenvalue, where the largest
     difference is, and then one seed counts 1 and another $k$.""",
-    **{rule: float(np.mean(v)) if v else None for rule, v in hits.items()},
-    **{
-        f"near_{rule}": float(np.mean(v)) if v else None for rule, v in near.items()
-    },
+    **exact, **close,
 )
+# fmt: on
 
 
 # %% tags=["hide-input"]
-def span(values, form="g"):
+# fmt: off
+def span(values):
     """Median with range."""
-    if not len(values):
-        return "not run"
-    low, mid, high = (format(f(values), form) for f in (min, np.median, max))
+    low, mid, high = (f"{f(values):g}" if len(values) else "not run" for f in (np.min, np.median, np.max))
     return mid if low == high else f"{mid} [{low}, {high}]"
 
 
-entries, error, factors = [], {}, []
-for block, k, row in table_1:
-    found = block_runs(block, k)
-    mean = np.mean([r["moments"][0] for r in found]) if found else np.nan
-    factors += [r["moments"][1] / r["moments"][0] for r in found]
-    error[block, k] = 100 * (mean / row["mean"] - 1)
-    fitted = "\\*" if block[1] == "relu" and k in (2, 10, 50) else ""
-    cells = [f"{' '.join(map(str, block))}{fitted}", k, written(row["mean"], ".2e"), written(float(mean), ".2e"), written(float(error[block, k]), "+.0f") + " %"]  # fmt: skip
-    for rule in hits:
-        theirs, ours = counted(block, k, row, rule)
-        cells.append(f"{theirs} / {span(ours)}" if theirs else "not given")
-    entries.append(cells)
-head = [
-    "row",
-    "$k$",
-    "mean, paper",
-    "mean, ours",
-    "off by",
-    "gap, paper / ours",
-    "ratio",
-    "cutoff",
-]
-figures.table(
-    head, entries if runs else [["not run"] * 8], fold="Table 1, all nineteen rows"
-)
+moments = {(b, k): np.array([r["moments"] for r in block_runs(b, k)]) for b, k, _ in table_1}
+error = {(b, k): 100 * (moments[b, k][:, 0].mean() / row["mean"] - 1) for b, k, row in table_1 if len(moments[b, k])}
+entries = []
+for b, k, row in table_1 if error else []:
+    fitted = " \\*" if b[1] == "relu" and k in (2, 10, 50) else ""
+    means = written(row["mean"], ".2e"), written(float(moments[b, k][:, 0].mean()), ".2e"), written(float(error[b, k]), "+.0f") + " %"
+    found = [counts[b, k, rule] for rule in RULES]
+    entries.append([" ".join(map(str, b)) + fitted, k, *means, *(f"{t} / {span(n)}" if t else "not given" for t, n in found)])
+head = ["row", "$k$", "mean, paper", "mean, ours", "off by", "gap, paper / ours", "ratio", "cutoff"]
+figures.table(head, entries or [["not run"] * 8], fold="Table 1, all nineteen rows")
+# fmt: on
 
 # %% [markdown]
 # ### What the paper leaves open
@@ -403,60 +360,46 @@ asked = [
 scan = Store().sweep("recipe", sensitivity, asked, run=run, jobs=2)
 
 # %% tags=["hide-input"]
+# fmt: off
 theirs = {(b, k): row["mean"] for b, k, row in table_1}
+ratio = lambda runs, b, k: runs.values("mean") / theirs[b, k]
 entries, powers, best = [], [], {}
-for block, size, tolerance in tried:
-    cells = []
-    for k in (2, 10, 50):
-        part = scan.where(block=list(block), batch_size=size, k=k)
-        at = part.where(tolerance=tolerance)
-        cells.append(
-            written(float(at.values("mean").mean() / theirs[block, k]), ".2f")
-            if len(at)
-            else "not run"
-        )
-        if len(part) and size == RECIPE[block][0]:
-            x = np.log([q["tolerance"] for q in part.parameters])
-            power, offset = np.polyfit(
-                x, np.log(part.values("mean") / theirs[block, k]), 1
-            )
+for b, size, tolerance in tried:
+    parts = {k: scan.where(block=list(b), batch_size=size, k=k) for k in (2, 10, 50)}
+    at = {k: part.where(tolerance=tolerance) for k, part in parts.items()}
+    cells = [written(float(ratio(at[k], b, k).mean()), ".2f") if at[k] else "not run" for k in at]
+    entries.append([" ".join(map(str, b)), size or "all", written(tolerance), *cells])
+    for k, part in parts.items():
+        if part and size == RECIPE[b][0]:
+            power, offset = np.polyfit(np.log([q["tolerance"] for q in part.parameters]), np.log(ratio(part, b, k)), 1)
             powers.append(power)
-            best[block, k] = float(np.exp(-offset / power))
-    entries.append(
-        [" ".join(map(str, block)), size or "all", written(tolerance), *cells]
-    )
+            best[b, k] = float(np.exp(-offset / power))
 head = ["row", "batch", "tolerance", "$k = 2$", "$k = 10$", "$k = 50$"]
-figures.table(
-    head,
-    entries,
-    fold="Our mean eigenvalue over the paper's, for other tolerances and batches",
-)
+figures.table(head, entries, fold="Our mean eigenvalue over the paper's, for other tolerances and batches")
+# fmt: on
 
 # %% tags=["hide-input"]
-predicted = [
-    abs(e)
-    for (b, k), e in error.items()
-    if b[0] == "GD" and (b[1] == "tanh" or k in (5, 20))
-]
-reach = lambda block: [best[block, k] for k in (2, 10, 50) if (block, k) in best]
-ends = lambda values: (min(values, default=None), max(values, default=None))
+# fmt: off
+predicted = [abs(e) for (b, k), e in error.items() if b[0] == "GD" and (b[1] == "tanh" or k in (5, 20))]
+reach = {f"{name}_{end}": f([v for (b, _), v in best.items() if b == block], default=None) for end, f in (("low", min), ("high", max))
+         for name, block in (("gd", ("GD", "relu", 1)), ("sgd", relu), ("wide", wide))}
+spread = [m[1] / m[0] for found in moments.values() for m in found]
 say(
-    r"""**Reading.** The mean eigenvalue goes like the tolerance to the power {power:.2f}, so the table's means determine the tolerance. They were
-    used for $k$ in 2, 10, 50 with ReLU (marked \* in the table). The six rows of gradient descent that were not used (tanh, and ReLU with $k$ in 5, 20) are then
-    met within {predicted:.0f} %.
+    r"""**Reading.** The mean eigenvalue goes like the tolerance to the power {power:.2f}, so the table's means determine the
+    tolerance. They were used for ReLU and $k$ in 2, 10, 50 (marked \* in the table). The six other rows of gradient descent are
+    then met within {predicted:.0f} %.
 
     With covariance 1 the best tolerance is between {gd_low} and {gd_high} for gradient descent and between {sgd_low} and {sgd_high} for
-    batches of 50. With covariance 10 it runs from {wide_low} to {wide_high}: no single tolerance makes these rows, and they deviate by
-    up to {worst:.0f} %. The authors may have used another stopping rule there, or trained longer for $k = 50$, as their lower cutoff suggests.
+    batches of 50. With covariance 10 it runs from {wide_low} to {wide_high}: no single tolerance makes these rows, and they
+    deviate by up to {worst:.0f} %. The authors may have used another stopping rule there, or trained longer for $k = 50$, as
+    their lower cutoff suggests.
 
     The column of standard deviations in the paper's table repeats the means. The standard deviation of our spectra is
     {low:.0f} to {high:.0f} times the mean, as it must be where a few outliers carry the trace.""",
-    power=float(np.mean(powers)) if powers else None, predicted=max(predicted, default=None),
-    gd_low=ends(reach(("GD", "relu", 1)))[0], gd_high=ends(reach(("GD", "relu", 1)))[1],
-    sgd_low=ends(reach(relu))[0], sgd_high=ends(reach(relu))[1], wide_low=ends(reach(wide))[0], wide_high=ends(reach(wide))[1],
-    worst=max((abs(e) for (b, _), e in error.items() if b == wide), default=None),
-    low=min(factors, default=None), high=max(factors, default=None),
-)  # fmt: skip
+    **reach, power=float(np.mean(powers)) if powers else None, predicted=max(predicted, default=None),
+    worst=max((abs(e) for (b, _), e in error.items() if b == wide), default=None), low=min(spread, default=None), high=max(spread, default=None),
+)
+# fmt: on
 
 # %% [markdown]
 # ## Is it $k$, or $k - 1$?
@@ -482,74 +425,49 @@ def share(offset, activation, k, distance):
 
 
 # %% tags=["hide-input"]
-drawn = []
-for k in (2, 5, 10):
-    ax = figures.panel(
-        f"k = {k}", "distance of the centres", "share of networks, %", xscale="log"
-    )
-    for activation, style in (("relu", "-"), ("tanh", ":")):
-        for offset, color, name in ((0, "H", "k"), (-1, "G", "k \u2212 1")):
-            y = [share(offset, activation, k, s) for s in distances]
-            if None not in y:
-                label = f"{name}, {'ReLU' if activation == 'relu' else 'tanh'}"
-                ax.plot(
-                    distances,
-                    y,
-                    "o" + style,
-                    color=figures.COLORS[color],
-                    label=label,
-                )
-    ax.set(
-        ylim=(-5, 105), xticks=distances, xticklabels=[f"{s:g}" for s in distances]
-    )
+# fmt: off
+kinds = [("relu", "ReLU", "o-", 0, "H", "k"), ("relu", "ReLU", "o-", -1, "G", "k − 1"), ("tanh", "tanh", "o:", 0, "H", "k"), ("tanh", "tanh", "o:", -1, "G", "k − 1")]
+drawn = [figures.panel(f"k = {k}", "distance of the centres", "share of networks, %", xscale="log", ylim=(-5, 105)) for k in (2, 5, 10)]
+for k, ax in zip((2, 5, 10), drawn):
+    for a, name, style, offset, color, count in kinds if separated else ():
+        ax.plot(distances, [share(offset, a, k, s) for s in distances], style, color=figures.COLORS[color], label=f"{count}, {name}")
+    ax.set(xticks=distances, xticklabels=[f"{s:g}" for s in distances])
     ax.minorticks_off()
-    drawn.append(ax)
-if drawn[0].lines:
-    drawn[0].legend(loc="center right")
+if separated:
+    drawn[2].legend(loc="center left")
 figures.figure(
     "fig_share", *drawn,
-    caption="Share of the stored networks in which the ratio rule counts $k$ (blue) and $k - 1$ (orange), against the distance of the centres in "
-    "standard deviations of a cluster.",
-    alt="Three panels, for 2, 5 and 10 clusters: percentage of stored networks whose ratio count is k and k minus 1 against the distance "
-    "of the centres from 4 to 32, ReLU as solid and tanh as dotted lines.",
-)  # fmt: skip
-
-# %% tags=["hide-input"]
-entries = []
-for a, k, s in (
-    (a, k, s) for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances
-):
-    part = separated.where(activation=a, classes=k, separation=s).results
-    cells = [
-        span([count_outliers(r["top"], rule) for r in part])
-        for rule in ("gap", "ratio", "elbow")
-    ]
-    entries.append([a, k, f"{s:g}", *cells])
-figures.table(
-    ["activation", "$k$", "distance", "gap", "ratio", "elbow"],
-    entries,
-    fold="Median counts with range, by three rules",
+    caption="Share of the stored networks in which the ratio rule counts $k$ (blue) and $k - 1$ (orange), against the distance of the "
+    "centres in standard deviations of a cluster.",
+    alt="Three panels, for 2, 5 and 10 clusters: percentage of stored networks whose ratio count is k and k minus 1 against the "
+    "distance of the centres from 4 to 32, ReLU as solid and tanh as dotted lines.",
 )
-
+# fmt: on
 
 # %% tags=["hide-input"]
-def over(offset, activation, ks, at):
-    """Mean of the shares over numbers of clusters and distances."""
-    found = [share(offset, activation, k, s) for k in ks for s in at]
-    return None if None in found else float(np.mean(found))
+# fmt: off
+entries = []
+for a, k, s in ((a, k, s) for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances):
+    part = separated.where(activation=a, classes=k, separation=s).results
+    entries.append([a, k, f"{s:g}", *(span([count_outliers(r["top"], rule) for r in part]) for rule in ("gap", "ratio", "elbow"))])
+figures.table(["activation", "$k$", "distance", "gap", "ratio", "elbow"], entries, fold="Median counts with range, by three rules")
+# fmt: on
 
-
+# %% tags=["hide-input"]
+# fmt: off
+over = lambda offset, ks, at: Estimate(share(offset, "relu", k, s) for k in ks for s in at).mean
 say(
-    """**Reading.** The number depends on the distance. At 4 standard deviations the ratio rule counts $k - 1$ in {near:.0f} % of the stored ReLU
-    networks. At 16 and more it counts $k$ in {two:.0f} % for two clusters, in {five:.0f} % for five, and in {ten:.0f} % for ten. The more clusters there
-    are, the further apart they must lie. With tanh the counts scatter.
+    """**Reading.** The number depends on the distance. At 4 standard deviations the ratio rule counts $k - 1$ in {near:.0f} % of the stored
+    ReLU networks. At 16 and more it counts $k$ in {two:.0f} % for two clusters, in {five:.0f} % for five and in {ten:.0f} % for ten. The
+    more clusters there are, the further apart they must lie. With tanh the counts scatter.
 
-    At 8 standard deviations the clusters do not touch any more, and the count for 5 and 10 clusters is still $k - 1$ ({eight:.0f} % of the networks).
-    A possible reason, which these runs do not test: softmax ignores a constant added to all outputs, so $k$ classes that share
-    their features give only $k - 1$ directions; once each class has features of its own, each gives a direction of its own.""",
-    near=over(-1, "relu", (2, 5, 10), (4.0,)), eight=over(-1, "relu", (5, 10), (8.0,)),
-    two=over(0, "relu", (2,), (16.0, 32.0)), five=over(0, "relu", (5,), (16.0, 32.0)), ten=over(0, "relu", (10,), (16.0, 32.0)),
-)  # fmt: skip
+    At 8 standard deviations the clusters do not touch any more, and for 5 and 10 clusters the count is still $k - 1$ ({eight:.0f} % of the
+    networks). A possible reason, which these runs do not test: softmax ignores a constant added to all outputs, so $k$ classes
+    that share their features give only $k - 1$ directions; once each class has features of its own, each gives a direction of its own.""",
+    near=over(-1, (2, 5, 10), (4.0,)), eight=over(-1, (5, 10), (8.0,)),
+    **{name: over(0, (k,), (16.0, 32.0)) for name, k in (("two", 2), ("five", 5), ("ten", 10))},
+)
+# fmt: on
 
 # %% [markdown]
 # ## Does the data change the outliers only?
@@ -590,79 +508,49 @@ def bulk(result, k):
 
 
 # %% tags=["hide-input"]
-by_k = figures.panel("distance 32, k clusters", ylim=(1e-11, 3))
-by_s = figures.panel("10 clusters, two distances", ylim=(1e-11, 3))
-for k in CLASSES:
-    for r in whole.where(classes=k, separation=32.0, seed=1).results:
-        figures.ranked(by_k, r["H"], palette[k], f"k = {k}", floor=1e-11)
-for s, color in ((32.0, palette[10]), (4.0, figures.COLORS["start"])):
-    for r in whole.where(classes=10, separation=s, seed=1).results:
-        figures.ranked(by_s, r["H"], color, f"distance {s:g}", floor=1e-11)
+# fmt: off
+by_k, by_s = (figures.panel(title, ylim=(1e-11, 3)) for title in ("k clusters at distance 32", "10 clusters, two distances"))
+one = [(by_k, k, 32.0, palette[k], f"k = {k}") for k in CLASSES]
+one += [(by_s, 10, s, color, f"distance {s:g}") for s, color in ((32.0, palette[10]), (4.0, figures.COLORS["start"]))]
+for ax, k, s, color, name in one:
+    for r in whole.where(classes=k, separation=s, seed=1).results:
+        figures.ranked(ax, r["H"], color, name, floor=1e-11)
 for ax in (by_k, by_s):
     for line in ax.lines:  # one name a colour
-        line.set_label(
-            "_" if line.get_label().endswith("negative") else line.get_label()
-        )
+        line.set_label("_" if "negative" in line.get_label() else line.get_label())
     if ax.lines:
         ax.legend(loc="lower left")
 figures.figure(
     "fig_bulk", by_k, by_s,
-    caption="Complete spectra: magnitude against rank, negative eigenvalues as rings. Left, for $k$ clusters at a distance of 32 standard deviations; right, "
-    "for ten clusters at two distances. Stored runs, seed 1.",
+    caption="Complete spectra, stored runs of seed 1: magnitude against rank, negative eigenvalues as rings. Left, for $k$ clusters at a "
+    "distance of 32 standard deviations; right, for ten clusters at two distances.",
     alt="Magnitudes of all eigenvalues against rank on logarithmic axes, left one curve for each number of clusters, right one for each "
     "of two distances; rings for negative eigenvalues.",
-)  # fmt: skip
-
+)
+# fmt: on
 
 # %% tags=["hide-input"]
-def factor(by, **where):
-    """Largest over smallest of the bulk, at the worst and at the median tenth; one pair for each seed."""
-    found = {}
-    for q, r in zip(
-        (part := whole.where(**where)).parameters, part.results, strict=True
-    ):
-        found.setdefault(q["seed"], []).append(bulk(r, q["classes"]))
-    full = [
-        np.array(v)
-        for v in found.values()
-        if len(v) == (5 if by == "classes" else 2)
-    ]
-    ratio = [v.max(0) / v.min(0) for v in full]
-    return [
-        float(np.median([f(v) for v in ratio])) if ratio else None
-        for f in (np.max, np.median)
-    ]
-
-
-def above(name, k, cut=0.01):
-    """Eigenvalues above a share of the largest of H, in the stored runs at distance 32."""
-    return Estimate(
-        float((r[name] > cut * r["H"].max()).sum())
-        for r in whole.where(classes=k, separation=32.0).results
-    )
-
-
-flat = {
-    k: Estimate(
-        100 * (np.abs(r["H"]) < 1e-3 * r["H"].max()).mean()
-        for r in whole.where(classes=k, separation=32.0).results
-    )
-    for k in CLASSES
-}
+# fmt: off
+far = {k: whole.where(classes=k, separation=32.0).results for k in CLASSES}
+close = whole.where(classes=10, separation=4.0).results
+pairs = {"": [[bulk(r, k) for k, r in zip(CLASSES, one)] for one in zip(*far.values())],
+         "_s": [[bulk(r, 10) for r in one] for one in zip(far[10], close)]}  # of one seed each
+ratios = {name: np.array([np.max(v, 0) / np.min(v, 0) for v in found]) for name, found in pairs.items()}
+factors = {f"{word}{name}": float(np.median(f(v, 1))) if len(v) else None for name, v in ratios.items() for word, f in (("worst", np.max), ("middle", np.median))}
+above = {f"{m.lower()}{k}": Estimate((r[m] > 0.01 * r["H"].max()).sum() for r in far[k]).mean for m in "HGR" for k in (2, 50)}
+flat = {f"flat{k}": Estimate(100 * (abs(r["H"]) < 1e-3 * r["H"].max()).mean() for r in far[k]).mean for k in (2, 50)}
 say(
-    """**Reading.** The bulk is not left as it is. From 2 to 50 clusters the magnitude of the eigenvalues behind the first $k$ changes by a factor of
-    {middle:.0f} in the median of the nine tenths of their ranks, and by {worst:.0f} at the worst of them. Between ten clusters at a distance of 32 and at a distance
-    of 4 these factors are {middle_s:.0f} and {worst_s:.0f}. The share of eigenvalues below a thousandth of the largest falls from {two:.0f} % for two
-    clusters to {fifty:.0f} % for 50. What stays is that these eigenvalues are small.
+    """**Reading.** The bulk does not stay as it is. From 2 to 50 clusters the magnitude of the eigenvalues behind the first $k$ changes by a
+    factor of {middle:.0f} in the median of the nine tenths of their ranks, and by {worst:.2g} at the worst of them. Between ten clusters at
+    a distance of 32 and of 4 these factors are {middle_s:.1f} and {worst_s:.2g}. The share of eigenvalues below a thousandth of the largest is {flat2:.0f} % for
+    two clusters and {flat50:.0f} % for 50.
 
-    How many are not small depends on the line one draws, and on the matrix. Above a hundredth of the largest eigenvalue, two clusters
-    give {h2:.0f} eigenvalues in $H$, {g2:.0f} in $G$ and {r2:.0f} in $R$, so most of them belong to the second term, which counts hidden units (next section). For 50
-    clusters they are {h50:.0f}, {g50:.0f} and {r50:.0f}.""",
-    middle=factor("classes", separation=32.0)[1], worst=factor("classes", separation=32.0)[0],
-    middle_s=factor("separation", classes=10)[1], worst_s=factor("separation", classes=10)[0],
-    two=flat[2].mean, fifty=flat[50].mean, h2=above("H", 2).mean, g2=above("G", 2).mean, r2=above("R", 2).mean,
-    h50=above("H", 50).mean, g50=above("G", 50).mean, r50=above("R", 50).mean,
-)  # fmt: skip
+    How many are not small depends on the line one draws, and on the matrix. Above a hundredth of the largest eigenvalue of $H$, two clusters
+    have {h2:.0f} eigenvalues in $H$, {g2:.0f} in $G$ and {r2:.0f} in $R$: most belong to the second term, which counts hidden units, as the next section shows.
+    With 50 clusters they are {h50:.0f}, {g50:.0f} and {r50:.0f}.""",
+    **factors, **above, **flat,
+)
+# fmt: on
 
 # %% [markdown]
 # ## A drop that counts units
@@ -733,6 +621,7 @@ def small_clusters(k, distance, seed):
 
 
 # %% tags=["hide-input"]
+# fmt: off
 def clusters_moved(k, distance, seed=p.seed):
     """Leading eigenvalues by rank, and what two rules count."""
     values, right = small_clusters(k, distance, seed)
@@ -742,44 +631,18 @@ def clusters_moved(k, distance, seed=p.seed):
     ax.set(xscale="linear", xlim=(0.5, CURVE + 0.5), ylim=(2e-3, 1.3))
     gap, ratio = (count_outliers(values[:CURVE], rule) for rule in ("gap", "ratio"))
     sentence = f"{k} clusters at a distance of {distance:g}: the gap rule counts {gap}, the ratio rule {ratio}; "
-    return (
-        sentence
-        + f"the network classifies {100 * right:.0f} % of new points correctly.",
-        ax,
-    )
+    return sentence + f"the network classifies {100 * right:.0f} % of new points correctly.", ax
 
 
-ks = [2, 3, 5, 8, 12] if p.scale != "smoke" else [2, 3]
-moved = [2, 4, 8, 16, 32] if p.scale != "smoke" else [4, 16]
+ks, moved = ([2, 3, 5, 8, 12], [2, 4, 8, 16, 32]) if p.scale != "smoke" else ([2, 3], [4, 16])
 explore(
-    clusters_moved,
-    {"k": ks, "distance": moved},
-    name="fig_explore_clusters",
-    caption="Leading eigenvalues of a small network for several numbers of clusters and distances between their centres. Dotted: after rank $k$.",
+    clusters_moved, {"k": ks, "distance": moved}, name="fig_explore_clusters", start={"k": ks[1], "distance": moved[1]},
+    caption="Leading eigenvalues of a small network for several numbers of clusters and distances of their centres. Dotted: after rank $k$.",
     alt="Leading eigenvalues by rank on a logarithmic axis, as shares of the largest, with a dotted line after rank k.",
-    start={"k": ks[1], "distance": moved[1]},
-    live={
-        "k": range(2, 17),
-        "distance": [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64],
-        "seed": range(p.seed, p.seed + 10),
-    },
+    live={"k": range(2, 17), "distance": [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64], "seed": range(p.seed, p.seed + 10)},
     labels={"k": "clusters k", "distance": "distance of the centres"},
 )
-
-
-# %% tags=["hide-input"]
-def frames(rule, offset, at):
-    """In how many frames a rule counts k + offset."""
-    found = [(k, small_clusters(k, d, p.seed)[0]) for k in ks for d in at]
-    return sum(count_outliers(v[:CURVE], rule) == k + offset for k, v in found)
-
-
-say(
-    """**Reading.** At the two largest distances of the sliders the ratio rule counts $k$ in {far} of {of} frames, the gap rule in {gap}. At the two
-    smallest distances the ratio rule counts $k - 1$ in {near} of {of} frames; for two clusters, though, it also answers one where there is no drop
-    at all. This is one seed.""",
-    far=frames("ratio", 0, moved[-2:]), gap=frames("gap", 0, moved[-2:]), near=frames("ratio", -1, moved[:2]), of=2 * len(ks),
-)  # fmt: skip
+# fmt: on
 
 # %% [markdown]
 # ## Checks
