@@ -33,27 +33,22 @@ seed: int = 0  # of the clusters and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %% tags=["hide-input"]
+# fmt: off
 from functools import cache
 
 import numpy as np
 from hesslib import EmpiricalRisk, count_outliers, spectrum, top_eigenpairs
-from hesslib.book import figures
+from hesslib.book import figures, parameters
 from hesslib.book.claims import paper, verdicts
 from hesslib.book.explore import explore
-from hesslib.book.parameters import (
-    ParameterError,
-    choice,
-    integer,
-    integers,
-    real,
-    resolve,
-)
+from hesslib.book.parameters import choice, integer, integers, real, resolve
 from hesslib.book.store import Store
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
 from hesslib.experiments.data import blobs
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 
+# %% tags=["hide-input"]
 p = resolve(
     globals(),
     classes=integers(2, 50, smoke=[2, 3], quick=[2, 5, 10], paper=[2, 5, 10]),
@@ -64,13 +59,9 @@ p = resolve(
     tolerance=real(1e-6, 1.0),
     seed=integer(0),
     seeds=integer(1, smoke=1, quick=5, paper=5),
-)  # fmt: skip
-
-# %% tags=["hide-input"]
+)
 if p.batch_size > p.examples:
-    raise ParameterError(
-        f"batch_size = {p.batch_size} is not valid: give at most examples = {p.examples}"
-    )
+    raise parameters.ParameterError(f"batch_size = {p.batch_size} is not valid: give at most examples = {p.examples}")
 this_run(p)
 
 # %% [markdown]
@@ -169,7 +160,6 @@ def block_runs(block, k):
 
 
 # %% tags=["hide-input"]
-# fmt: off
 palette = dict(zip([*CLASSES, *(k for k in p.classes if k not in CLASSES)], [*figures.SERIES, *figures.GREYS]))
 LEADING = {"xlabel": "rank from the largest", "ylabel": "eigenvalue", "xscale": "log", "yscale": "log"}
 
@@ -195,10 +185,8 @@ figures.figure(
     alt=f"Leading eigenvalues by rank on logarithmic axes: left for {', '.join(map(str, ours))} clusters in this run, right "
     f"for {', '.join(map(str, sgd)) or 'no'} clusters in stored runs, as median and range. Marks stand after rank k.",
 )
-# fmt: on
 
 # %% tags=["hide-input"]
-# fmt: off
 counted_here = {k: count_outliers(r["top"], "ratio") for k, r in here.items() if ended[k]}
 names_of = lambda ks: ", ".join(map(str, ks)) or "none of them"
 lost = [k for k in here if not ended[k]]
@@ -212,10 +200,8 @@ if lost:
         "**This run.** With $k$ = {lost} the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum "
         "says nothing about the claim.", lost=names_of(lost),
     )
-# fmt: on
 
 # %% tags=["hide-input"]
-# fmt: off
 median = {k: np.median([r["top"] for r in found], 0) for k, found in sgd.items()}
 ratios = {k: v[:-1] / v[1:] for k, v in median.items()}
 near = {k: range(max(1, k - 2), k + 3) for k in ratios}
@@ -229,7 +215,6 @@ say(
     ranks=", ".join(map(str, dropped.values())) if len(dropped) == 5 else None,
     few=drop[0] if drop else None, low=min(drop[1:], default=None), high=max(drop[1:], default=None),
 )
-# fmt: on
 
 # %% [markdown]
 # ## Table 1: nineteen networks, three rules
@@ -255,7 +240,6 @@ def counted(block, k, row, rule):
     ]
 
 
-# fmt: off
 RULES = ("gap", "ratio", "cutoff")
 counts = {(b, k, rule): counted(b, k, row, rule) for b, k, row in table_1 for rule in RULES}
 styles = {b: (0.82 * 1.14**i, c) for i, (b, c) in enumerate(zip(RECIPE, [figures.GREYS[0], *figures.SERIES]))}
@@ -266,13 +250,12 @@ for (b, k, rule), (theirs, found) in counts.items():
         ax.plot([k * shift] * 2, [min(found), max(found)], color=color)
         ax.plot(k * shift, np.median(found), "o", color=color, label=" ".join(map(str, b)) if first else None)
     if theirs:
-        ax.plot(k * shift, theirs, "D", mfc="none", mec=figures.INK, ms=6, label="paper" if first and b == wide else None)
+        ax.plot(k * shift, theirs, "D", mfc="none", mec=figures.INK, ms=6, label="paper" if first and b[2] == 10 else None)
 for ax in drawn.values():
     ax.plot([1.6, 60], [1.6, 60], color=figures.COLORS["start"], lw=0.8)
     ax.set(xticks=CLASSES, xticklabels=CLASSES, yticks=CLASSES, yticklabels=CLASSES)
     ax.minorticks_off()
 drawn["gap"].legend(loc="upper left", fontsize=8)
-# fmt: on
 
 # %% tags=["hide-input"]
 figures.figure(
@@ -285,7 +268,6 @@ figures.figure(
 )
 
 # %% tags=["hide-input"]
-# fmt: off
 percent = lambda hits: 100 * float(np.mean(hits)) if hits else None
 exact = {r: percent([n == t for (_, _, rule), (t, ns) in counts.items() if rule == r for n in ns]) for r in RULES}
 close = {f"near_{r}": percent([abs(n - k) <= 1 for (b, k, rule), (_, ns) in counts.items() if rule == r and b[1] == "relu" for n in ns]) for r in RULES}
@@ -298,11 +280,9 @@ say(
     difference is, and then one seed counts 1 and another $k$.""",
     **exact, **close,
 )
-# fmt: on
 
 
 # %% tags=["hide-input"]
-# fmt: off
 def span(values):
     """Median with range."""
     low, mid, high = (f"{f(values):g}" if len(values) else "not run" for f in (np.min, np.median, np.max))
@@ -319,7 +299,6 @@ for b, k, row in table_1 if error else []:
     entries.append([" ".join(map(str, b)) + fitted, k, *means, *(f"{t} / {span(n)}" if t else "not given" for t, n in found)])
 head = ["row", "$k$", "mean, paper", "mean, ours", "off by", "gap, paper / ours", "ratio", "cutoff"]
 figures.table(head, entries or [["not run"] * 8], fold="Table 1, all nineteen rows")
-# fmt: on
 
 # %% [markdown]
 # ### What the paper leaves open
@@ -360,7 +339,6 @@ asked = [
 scan = Store().sweep("recipe", sensitivity, asked, run=run, jobs=2)
 
 # %% tags=["hide-input"]
-# fmt: off
 theirs = {(b, k): row["mean"] for b, k, row in table_1}
 ratio = lambda runs, b, k: runs.values("mean") / theirs[b, k]
 entries, powers, best = [], [], {}
@@ -376,10 +354,8 @@ for b, size, tolerance in tried:
             best[b, k] = float(np.exp(-offset / power))
 head = ["row", "batch", "tolerance", "$k = 2$", "$k = 10$", "$k = 50$"]
 figures.table(head, entries, fold="Our mean eigenvalue over the paper's, for other tolerances and batches")
-# fmt: on
 
 # %% tags=["hide-input"]
-# fmt: off
 predicted = [abs(e) for (b, k), e in error.items() if b[0] == "GD" and (b[1] == "tanh" or k in (5, 20))]
 reach = {f"{name}_{end}": f([v for (b, _), v in best.items() if b == block], default=None) for end, f in (("low", min), ("high", max))
          for name, block in (("gd", ("GD", "relu", 1)), ("sgd", relu), ("wide", wide))}
@@ -399,7 +375,6 @@ say(
     **reach, power=float(np.mean(powers)) if powers else None, predicted=max(predicted, default=None),
     worst=max((abs(e) for (b, _), e in error.items() if b == wide), default=None), low=min(spread, default=None), high=max(spread, default=None),
 )
-# fmt: on
 
 # %% [markdown]
 # ## Is it $k$, or $k - 1$?
@@ -413,7 +388,7 @@ apart = [
     {"classes": k, "activation": a, "cluster_std": 1.0, "batch_size": 0, "tolerance": 1e-3, "seed": seed,
      "examples": 1000, "separation": s}
     for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances for seed in range(p.seeds)
-]  # fmt: skip
+]
 separated = Store().sweep("separation", clusters, apart, run=run, jobs=2)
 
 
@@ -425,7 +400,6 @@ def share(offset, activation, k, distance):
 
 
 # %% tags=["hide-input"]
-# fmt: off
 kinds = [("relu", "ReLU", "o-", 0, "H", "k"), ("relu", "ReLU", "o-", -1, "G", "k − 1"), ("tanh", "tanh", "o:", 0, "H", "k"), ("tanh", "tanh", "o:", -1, "G", "k − 1")]
 drawn = [figures.panel(f"k = {k}", "distance of the centres", "share of networks, %", xscale="log", ylim=(-5, 105)) for k in (2, 5, 10)]
 for k, ax in zip((2, 5, 10), drawn):
@@ -442,19 +416,15 @@ figures.figure(
     alt="Three panels, for 2, 5 and 10 clusters: percentage of stored networks whose ratio count is k and k minus 1 against the "
     "distance of the centres from 4 to 32, ReLU as solid and tanh as dotted lines.",
 )
-# fmt: on
 
 # %% tags=["hide-input"]
-# fmt: off
 entries = []
 for a, k, s in ((a, k, s) for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances):
     part = separated.where(activation=a, classes=k, separation=s).results
     entries.append([a, k, f"{s:g}", *(span([count_outliers(r["top"], rule) for r in part]) for rule in ("gap", "ratio", "elbow"))])
 figures.table(["activation", "$k$", "distance", "gap", "ratio", "elbow"], entries, fold="Median counts with range, by three rules")
-# fmt: on
 
 # %% tags=["hide-input"]
-# fmt: off
 over = lambda offset, ks, at: Estimate(share(offset, "relu", k, s) for k in ks for s in at).mean
 say(
     """**Reading.** The number depends on the distance. At 4 standard deviations the ratio rule counts $k - 1$ in {near:.0f} % of the stored
@@ -467,7 +437,6 @@ say(
     near=over(-1, (2, 5, 10), (4.0,)), eight=over(-1, (5, 10), (8.0,)),
     **{name: over(0, (k,), (16.0, 32.0)) for name, k in (("two", 2), ("five", 5), ("ten", 10))},
 )
-# fmt: on
 
 # %% [markdown]
 # ## Does the data change the outliers only?
@@ -497,7 +466,7 @@ each = [
     {"classes": k, "separation": s, "seed": seed, "activation": "relu", "cluster_std": 1.0,
      "batch_size": 0, "tolerance": 1e-3, "examples": 1000}
     for seed in (1, 2, 3) for k in CLASSES for s in (32.0, 4.0)
-]  # fmt: skip
+]
 whole = Store().sweep("bulk", complete, each, run=run, jobs=2)
 tenths = np.arange(0.1, 0.91, 0.1)
 
@@ -508,7 +477,6 @@ def bulk(result, k):
 
 
 # %% tags=["hide-input"]
-# fmt: off
 by_k, by_s = (figures.panel(title, ylim=(1e-11, 3)) for title in ("k clusters at distance 32", "10 clusters, two distances"))
 one = [(by_k, k, 32.0, palette[k], f"k = {k}") for k in CLASSES]
 one += [(by_s, 10, s, color, f"distance {s:g}") for s, color in ((32.0, palette[10]), (4.0, figures.COLORS["start"]))]
@@ -527,10 +495,8 @@ figures.figure(
     alt="Magnitudes of all eigenvalues against rank on logarithmic axes, left one curve for each number of clusters, right one for each "
     "of two distances; rings for negative eigenvalues.",
 )
-# fmt: on
 
 # %% tags=["hide-input"]
-# fmt: off
 far = {k: whole.where(classes=k, separation=32.0).results for k in CLASSES}
 close = whole.where(classes=10, separation=4.0).results
 pairs = {"": [[bulk(r, k) for k, r in zip(CLASSES, one)] for one in zip(*far.values())],
@@ -550,7 +516,6 @@ say(
     With 50 clusters they are {h50:.0f}, {g50:.0f} and {r50:.0f}.""",
     **factors, **above, **flat,
 )
-# fmt: on
 
 # %% [markdown]
 # ## A drop that counts units
@@ -595,7 +560,7 @@ say(
     eigenvalues for each unit. A rule that looks for the largest drop does not tell one kind from the other.""",
     of=len(drops), of_r=sum(r == n for n, r, _ in drops), of_h=sum(h == n + 2 for n, _, h in drops),
     rank=span([1 + count_outliers(r["top"][1:], "ratio") for r in tail]) if tail else None,
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## Clusters of your own
@@ -621,7 +586,6 @@ def small_clusters(k, distance, seed):
 
 
 # %% tags=["hide-input"]
-# fmt: off
 def clusters_moved(k, distance, seed=p.seed):
     """Leading eigenvalues by rank, and what two rules count."""
     values, right = small_clusters(k, distance, seed)
@@ -642,7 +606,6 @@ explore(
     live={"k": range(2, 17), "distance": [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64], "seed": range(p.seed, p.seed + 10)},
     labels={"k": "clusters k", "distance": "distance of the centres"},
 )
-# fmt: on
 
 # %% [markdown]
 # ## Checks
@@ -666,7 +629,7 @@ if len(close) == 9:
 # ## Limits
 #
 # * $N = 1000$, the seeds and the split of the points are ours. Batch size and tolerance are inferred from the table's means.
-# * With batches training stops at the first batch whose gradient is small, which can be a lucky one.
+# * With batches training stops at the first batch whose gradient is small, perhaps a lucky one.
 # * The complete spectra come from three seeds, with all centres at one distance. The output layer grows with $k$, so $M$ grows from 4,022 to
 #   5,510; we compare ranks as shares of the bulk.
 # * All runs stop at the same gradient norm, so their losses differ, and the size of the eigenvalues with them.
@@ -686,6 +649,4 @@ if len(close) == 9:
 
 # %% tags=["hide-input"]
 verdicts("03_data")
-
-# %% tags=["hide-input"]
 foot(p, runs, scan, separated, whole)
