@@ -93,11 +93,7 @@ def clusters(**setting):
         "top": values[::-1][:120],
         "bottom": values[:20],
         "moments": [values.mean(), values.std(), len(values)],
-        "end": [
-            history.iterations[-1],
-            history.losses[-1],
-            history.gradient_norms[-1],
-        ],
+        "end": [history.iterations[-1], history.losses[-1], history.gradient_norms[-1]],
         "accuracy": accuracy(risk.model, data.test_inputs, data.test_targets),
     }
 
@@ -137,11 +133,7 @@ def row_setting(block, k, seed):
     """The setting of one row of Table 1."""
     batch_size, tolerance, std = RECIPE[block]
     row = {"classes": k, "activation": block[1], "cluster_std": std, "seed": seed}
-    return row | {
-        "batch_size": batch_size,
-        "tolerance": tolerance,
-        "examples": 1000,
-    }
+    return row | {"batch_size": batch_size, "tolerance": tolerance, "examples": 1000}
 
 
 # %%
@@ -187,26 +179,22 @@ figures.figure(
 )
 
 # %% tags=["hide-input"]
-counted_here = {k: count_outliers(r["top"], "ratio") for k, r in here.items() if ended[k]}
-names_of = lambda ks: ", ".join(map(str, ks)) or "none of them"
-lost = [k for k in here if not ended[k]]
-if counted_here:
-    say(
-        "**This run.** By the ratio rule the count is $k$ for $k$ = {k} and $k - 1$ for $k$ = {less}.",
-        k=names_of(k for k, n in counted_here.items() if n == k), less=names_of(k for k, n in counted_here.items() if n == k - 1),
-    )
+said = ", ".join(f"{count_outliers(r['top'], 'ratio')} outliers for {k} clusters" for k, r in here.items() if ended[k])
+lost = ", ".join(str(k) for k in here if not ended[k])
+if said:
+    say("**This run.** The ratio rule counts {said}.", said=said)
 if lost:
-    say(
-        "**This run.** With $k$ = {lost} the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum "
-        "says nothing about the claim.", lost=names_of(lost),
-    )
+    text = "With {lost} clusters the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum says "
+    say(f"**This run.** {text} nothing about the claim.", lost=lost)
 
-# %% tags=["hide-input"]
+# %%
 median = {k: np.median([r["top"] for r in found], 0) for k, found in sgd.items()}
 ratios = {k: v[:-1] / v[1:] for k, v in median.items()}
 near = {k: range(max(1, k - 2), k + 3) for k in ratios}
 dropped = {k: max(near[k], key=lambda i: ratios[k][i - 1]) for k in ratios}
 drop = [float(ratios[k][i - 1]) for k, i in dropped.items()]
+
+# %% tags=["hide-input"]
 say(
     """**Stored runs.** Near rank $k$ the median curve falls most after rank {ranks}, for $k$ in 2, 5, 10, 20, 50: after $k$ for
     few clusters, after $k - 1$ for many. The step is a factor of {few:.1f} for two clusters and between {low:.2f} and {high:.2f}
@@ -225,23 +213,24 @@ say(
 # [released code](https://github.com/leventsagun/hessian-for-basicDL) of the authors does not count outliers.
 
 
-# %% tags=["hide-input"]
+# %%
 def counted(block, k, row, rule):
-    """The paper's count by a rule and ours for each stored run; None and none where the paper has none."""
-    cutoff = row.get("cutoff") if rule == "cutoff" else None
-    if rule == "cutoff" and cutoff is None:
+    """The paper's count by a rule, and ours for each stored run."""
+    ours = [r["top"] for r in block_runs(block, k)]
+    if rule != "cutoff":
+        shift = {"gap": 1, "ratio": 2}[rule]
+        return row[rule] - shift, [count_outliers(top, rule) for top in ours]
+    if "cutoff" not in row:
         return None, []
-    theirs = (
-        row["heuristic"] if cutoff else row[rule] - {"gap": 1, "ratio": 2}[rule]
-    )
-    rule = "threshold" if cutoff else rule
-    return theirs, [
-        count_outliers(r["top"], rule, cutoff) for r in block_runs(block, k)
-    ]
+    return row["heuristic"], [int((top > row["cutoff"]).sum()) for top in ours]
 
 
+# %%
 RULES = ("gap", "ratio", "cutoff")
-counts = {(b, k, rule): counted(b, k, row, rule) for b, k, row in table_1 for rule in RULES}
+rows = [(b, k, row, rule) for b, k, row in table_1 for rule in RULES]
+counts = {(b, k, rule): counted(b, k, row, rule) for b, k, row, rule in rows}
+
+# %% tags=["hide-input"]
 styles = {b: (0.82 * 1.14**i, c) for i, (b, c) in enumerate(zip(RECIPE, [figures.GREYS[0], *figures.SERIES]))}
 drawn = {rule: figures.panel(f"{rule} rule", "clusters k", "outliers", xscale="log", yscale="log") for rule in RULES}
 for (b, k, rule), (theirs, found) in counts.items():
@@ -255,7 +244,7 @@ for ax in drawn.values():
     ax.plot([1.6, 60], [1.6, 60], color=figures.COLORS["start"], lw=0.8)
     ax.set(xticks=CLASSES, xticklabels=CLASSES, yticks=CLASSES, yticklabels=CLASSES)
     ax.minorticks_off()
-drawn["gap"].legend(loc="upper left", fontsize=8)
+_ = drawn["gap"].legend(loc="upper left", fontsize=8)
 
 # %% tags=["hide-input"]
 figures.figure(
@@ -267,10 +256,25 @@ figures.figure(
     "cutoff rule, with the line of equality; diamonds for the paper, dots with ranges for stored runs of this book.",
 )
 
+# %%
+def percent(rule, test, blocks):
+    """Percentage of our networks of some rows whose count passes a test."""
+    groups = [(k, *counts[b, k, r]) for b, k, r in counts if r == rule and b in blocks]
+    found = [test(n, theirs, k) for k, theirs, ours in groups for n in ours]
+    return 100 * float(np.mean(found)) if found else None
+
+
+with_relu = [b for b in RECIPE if b[1] == "relu"]
+exact = {r: percent(r, lambda n, theirs, k: n == theirs, RECIPE) for r in RULES}
+near = {r: percent(r, lambda n, theirs, k: abs(n - k) <= 1, with_relu) for r in RULES}
+
+# %%
+means = {(b, k): row["mean"] for b, k, row in table_1}
+moments = {at: np.array([r["moments"] for r in block_runs(*at)]) for at in means}
+ours = {at: found[:, 0].mean() for at, found in moments.items() if len(found)}
+error = {at: 100 * (mean / means[at] - 1) for at, mean in ours.items()}
+
 # %% tags=["hide-input"]
-percent = lambda hits: 100 * float(np.mean(hits)) if hits else None
-exact = {r: percent([n == t for (_, _, rule), (t, ns) in counts.items() if rule == r for n in ns]) for r in RULES}
-close = {f"near_{r}": percent([abs(n - k) <= 1 for (b, k, rule), (_, ns) in counts.items() if rule == r and b[1] == "relu" for n in ns]) for r in RULES}
 say(
     r"""**Reading.** By the ratio rule {near_ratio:.0f} % of the ReLU networks have a count within $k \pm 1$, the paper's own
     criterion. By the gap rule it is {near_gap:.0f} %, by the cutoff {near_cutoff:.0f} %. With tanh no rule finds $k$, here as in the paper.
@@ -278,25 +282,22 @@ say(
     Row by row, a network of ours has exactly the paper's count in {gap:.0f} % of the runs by the gap rule, in {ratio:.0f} % by the
     ratio rule and in {cutoff:.0f} % by the cutoff. The gap rule often stops after the first eigenvalue, where the largest
     difference is, and then one seed counts 1 and another $k$.""",
-    **exact, **close,
+    **exact, **{f"near_{r}": v for r, v in near.items()},
 )
 
 
-# %% tags=["hide-input"]
 def span(values):
     """Median with range."""
     low, mid, high = (f"{f(values):g}" if len(values) else "not run" for f in (np.min, np.median, np.max))
     return mid if low == high else f"{mid} [{low}, {high}]"
 
 
-moments = {(b, k): np.array([r["moments"] for r in block_runs(b, k)]) for b, k, _ in table_1}
-error = {(b, k): 100 * (moments[b, k][:, 0].mean() / row["mean"] - 1) for b, k, row in table_1 if len(moments[b, k])}
 entries = []
 for b, k, row in table_1 if error else []:
     fitted = " \\*" if b[1] == "relu" and k in (2, 10, 50) else ""
-    means = written(row["mean"], ".2e"), written(float(moments[b, k][:, 0].mean()), ".2e"), written(float(error[b, k]), "+.0f") + " %"
+    cells = written(row["mean"], ".2e"), written(float(moments[b, k][:, 0].mean()), ".2e"), written(float(error[b, k]), "+.0f") + " %"
     found = [counts[b, k, rule] for rule in RULES]
-    entries.append([" ".join(map(str, b)) + fitted, k, *means, *(f"{t} / {span(n)}" if t else "not given" for t, n in found)])
+    entries.append([" ".join(map(str, b)) + fitted, k, *cells, *(f"{t} / {span(n)}" if t else "not given" for t, n in found)])
 head = ["row", "$k$", "mean, paper", "mean, ours", "off by", "gap, paper / ours", "ratio", "cutoff"]
 figures.table(head, entries or [["not run"] * 8], fold="Table 1, all nineteen rows")
 
@@ -314,15 +315,10 @@ figures.table(head, entries or [["not run"] * 8], fold="Table 1, all nineteen ro
 def sensitivity(block, k, tolerance, batch_size, seed):
     """Mean eigenvalue of one row under another tolerance and batch size."""
     row = row_setting(tuple(block), k, seed) | {
-        "tolerance": tolerance,
-        "batch_size": batch_size,
-    }
+        "tolerance": tolerance, "batch_size": batch_size}
     risk, history, _ = trained(**row)
     trace = float(risk.hessian().to_dense(progress=False).trace())
-    return {
-        "mean": trace / risk.num_parameters,
-        "iterations": history.iterations[-1],
-    }
+    return {"mean": trace / risk.num_parameters, "iterations": history.iterations[-1]}
 
 
 # %%
@@ -338,41 +334,42 @@ asked = [
 ]
 scan = Store().sweep("recipe", sensitivity, asked, run=run, jobs=2)
 
-# %% tags=["hide-input"]
-theirs = {(b, k): row["mean"] for b, k, row in table_1}
-ratio = lambda runs, b, k: runs.values("mean") / theirs[b, k]
-entries, powers, best = [], [], {}
-for b, size, tolerance in tried:
-    parts = {k: scan.where(block=list(b), batch_size=size, k=k) for k in (2, 10, 50)}
-    at = {k: part.where(tolerance=tolerance) for k, part in parts.items()}
-    cells = [written(float(ratio(at[k], b, k).mean()), ".2f") if at[k] else "not run" for k in at]
-    entries.append([" ".join(map(str, b)), size or "all", written(tolerance), *cells])
-    for k, part in parts.items():
-        if part and size == RECIPE[b][0]:
-            power, offset = np.polyfit(np.log([q["tolerance"] for q in part.parameters]), np.log(ratio(part, b, k)), 1)
-            powers.append(power)
-            best[b, k] = float(np.exp(-offset / power))
-head = ["row", "batch", "tolerance", "$k = 2$", "$k = 10$", "$k = 50$"]
-figures.table(head, entries, fold="Our mean eigenvalue over the paper's, for other tolerances and batches")
+# %%
+part = lambda b, size, k, **at: scan.where(block=list(b), batch_size=size, k=k, **at)
+ratio = lambda runs, b, k: runs.values("mean") / means[b, k]
+best, powers = {}, []
+for b, k in ((b, k) for b in with_relu for k in (2, 10, 50)):
+    if found := part(b, RECIPE[b][0], k):
+        x = np.log([q["tolerance"] for q in found.parameters])
+        power, offset = np.polyfit(x, np.log(ratio(found, b, k)), 1)
+        best[b, k] = float(np.exp(-offset / power))
+        powers.append(power)
 
 # %% tags=["hide-input"]
+entries = []
+for b, size, t in tried:
+    at = {k: part(b, size, k, tolerance=t) for k in (2, 10, 50)}
+    cells = [written(float(ratio(at[k], b, k).mean()), ".2f") if at[k] else "not run" for k in at]
+    entries.append([" ".join(map(str, b)), size or "all", written(t), *cells])
+head = ["row", "batch", "tolerance", "$k = 2$", "$k = 10$", "$k = 50$"]
+figures.table(head, entries, fold="Our mean eigenvalue over the paper's, for other tolerances and batches")
 predicted = [abs(e) for (b, k), e in error.items() if b[0] == "GD" and (b[1] == "tanh" or k in (5, 20))]
-reach = {f"{name}_{end}": f([v for (b, _), v in best.items() if b == block], default=None) for end, f in (("low", min), ("high", max))
-         for name, block in (("gd", ("GD", "relu", 1)), ("sgd", relu), ("wide", wide))}
+reach = lambda block: sorted(v for (b, _), v in best.items() if b == block) or [None]
 spread = [m[1] / m[0] for found in moments.values() for m in found]
 say(
     r"""**Reading.** The mean eigenvalue goes like the tolerance to the power {power:.2f}, so the table's means determine the
     tolerance. They were used for ReLU and $k$ in 2, 10, 50 (marked \* in the table). The six other rows of gradient descent are
     then met within {predicted:.0f} %.
 
-    With covariance 1 the best tolerance is between {gd_low} and {gd_high} for gradient descent and between {sgd_low} and {sgd_high} for
-    batches of 50. With covariance 10 it runs from {wide_low} to {wide_high}: no single tolerance makes these rows, and they
+    With covariance 1 the best tolerance is between {gd0:.1e} and {gd1:.1e} for gradient descent and between {sgd0:.1e} and {sgd1:.1e} for
+    batches of 50. With covariance 10 it runs from {wide0:.1e} to {wide1:.1e}: no single tolerance makes these rows, and they
     deviate by up to {worst:.0f} %. The authors may have used another stopping rule there, or trained longer for $k = 50$, as
     their lower cutoff suggests.
 
     The column of standard deviations in the paper's table repeats the means. The standard deviation of our spectra is
     {low:.0f} to {high:.0f} times the mean, as it must be where a few outliers carry the trace.""",
-    **reach, power=float(np.mean(powers)) if powers else None, predicted=max(predicted, default=None),
+    power=float(np.mean(powers)) if powers else None, predicted=max(predicted, default=None),
+    **{f"{n}{i}": reach(b)[-i] for n, b in (("gd", with_relu[0]), ("sgd", relu), ("wide", wide)) for i in (0, 1)},
     worst=max((abs(e) for (b, _), e in error.items() if b == wide), default=None), low=min(spread, default=None), high=max(spread, default=None),
 )
 
@@ -416,8 +413,6 @@ figures.figure(
     alt="Three panels, for 2, 5 and 10 clusters: percentage of stored networks whose ratio count is k and k minus 1 against the "
     "distance of the centres from 4 to 32, ReLU as solid and tanh as dotted lines.",
 )
-
-# %% tags=["hide-input"]
 entries = []
 for a, k, s in ((a, k, s) for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances):
     part = separated.where(activation=a, classes=k, separation=s).results
@@ -456,9 +451,7 @@ def complete(**setting):
     right = accuracy(risk.model, data.test_inputs, data.test_targets)
     end = [history.iterations[-1], history.losses[-1], history.gradient_norms[-1]]
     return {n: v.astype(np.float32) for n, v in found.items()} | {
-        "end": end,
-        "accuracy": right,
-    }
+        "end": end, "accuracy": right}
 
 
 # %%
@@ -477,32 +470,37 @@ def bulk(result, k):
 
 
 # %% tags=["hide-input"]
-by_k, by_s = (figures.panel(title, ylim=(1e-11, 3)) for title in ("k clusters at distance 32", "10 clusters, two distances"))
-one = [(by_k, k, 32.0, palette[k], f"k = {k}") for k in CLASSES]
-one += [(by_s, 10, s, color, f"distance {s:g}") for s, color in ((32.0, palette[10]), (4.0, figures.COLORS["start"]))]
+left, right = (figures.panel(title, ylim=(1e-11, 3)) for title in ("k clusters at distance 32", "10 clusters, two distances"))
+one = [(left, k, 32.0, palette[k], f"k = {k}") for k in CLASSES]
+one += [(right, 10, s, color, f"distance {s:g}") for s, color in ((32.0, palette[10]), (4.0, figures.COLORS["start"]))]
 for ax, k, s, color, name in one:
     for r in whole.where(classes=k, separation=s, seed=1).results:
         figures.ranked(ax, r["H"], color, name, floor=1e-11)
-for ax in (by_k, by_s):
+for ax in (left, right):
     for line in ax.lines:  # one name a colour
         line.set_label("_" if "negative" in line.get_label() else line.get_label())
     if ax.lines:
         ax.legend(loc="lower left")
 figures.figure(
-    "fig_bulk", by_k, by_s,
+    "fig_bulk", left, right,
     caption="Complete spectra, stored runs of seed 1: magnitude against rank, negative eigenvalues as rings. Left, for $k$ clusters at a "
     "distance of 32 standard deviations; right, for ten clusters at two distances.",
     alt="Magnitudes of all eigenvalues against rank on logarithmic axes, left one curve for each number of clusters, right one for each "
     "of two distances; rings for negative eigenvalues.",
 )
 
-# %% tags=["hide-input"]
+# %%
 far = {k: whole.where(classes=k, separation=32.0).results for k in CLASSES}
 close = whole.where(classes=10, separation=4.0).results
-pairs = {"": [[bulk(r, k) for k, r in zip(CLASSES, one)] for one in zip(*far.values())],
-         "_s": [[bulk(r, 10) for r in one] for one in zip(far[10], close)]}  # of one seed each
-ratios = {name: np.array([np.max(v, 0) / np.min(v, 0) for v in found]) for name, found in pairs.items()}
-factors = {f"{word}{name}": float(np.median(f(v, 1))) if len(v) else None for name, v in ratios.items() for word, f in (("worst", np.max), ("middle", np.median))}
+by_k = [[bulk(r, k) for k, r in zip(CLASSES, one)] for one in zip(*far.values())]
+by_distance = [[bulk(r, 10) for r in one] for one in zip(far[10], close)]
+factors = {}
+for name, found in (("", by_k), ("_s", by_distance)):  # one entry for each seed
+    ratios = [np.max(v, 0) / np.min(v, 0) for v in found]
+    for word, f in (("worst", np.max), ("middle", np.median)):
+        factors[word + name] = Estimate(f(v) for v in ratios).median
+
+# %% tags=["hide-input"]
 above = {f"{m.lower()}{k}": Estimate((r[m] > 0.01 * r["H"].max()).sum() for r in far[k]).mean for m in "HGR" for k in (2, 50)}
 flat = {f"flat{k}": Estimate(100 * (abs(r["H"]) < 1e-3 * r["H"].max()).mean() for r in far[k]).mean for k in (2, 50)}
 say(
@@ -629,10 +627,8 @@ if len(close) == 9:
 # ## Limits
 #
 # * $N = 1000$, the seeds and the split of the points are ours. Batch size and tolerance are inferred from the table's means.
-# * With batches training stops at the first batch whose gradient is small, perhaps a lucky one.
-# * The complete spectra come from three seeds, with all centres at one distance. The output layer grows with $k$, so $M$ grows from 4,022 to
-#   5,510; we compare ranks as shares of the bulk.
-# * All runs stop at the same gradient norm, so their losses differ, and the size of the eigenvalues with them.
+# * The complete spectra come from three seeds. The output layer grows with $k$, so $M$ grows from 4,022 to 5,510; we compare ranks as shares of
+#   the bulk. All runs stop at the same gradient norm, so their losses differ, and the size of the eigenvalues with them.
 #
 # ## Try it
 #

@@ -171,14 +171,20 @@ if sum(ended.values()) > 1:
 # So we also divide the largest eigenvalue by the training loss.
 
 # %%
-top, loss = (by_seed(f) if full else None for f in (lambda r: r["eigenvalues"][-1], lambda r: r["loss"]))
+top = by_seed(lambda r: r["eigenvalues"][-1]) if full else None
+loss = by_seed(lambda r: r["loss"]) if full else None
 
 
 def change(values):
     """Factor by which a fitted power of the width changes over the widths: for each seed."""
     x = np.log(asked_widths)
-    slopes = np.polyfit(x, np.log(values).T, 1)[0]
-    return Estimate(np.exp(slopes * (x[-1] - x[0]))), Estimate(slopes)
+    slopes = np.polyfit(x, np.log(values).T, 1)[0] if full else np.array([])
+    named = {"of": "the experiment `width`"}
+    return Estimate(np.exp(slopes * (x[-1] - x[0])), **named), Estimate(slopes, **named)
+
+
+raw, per_loss = change(top), change(top / loss if full else None)
+grown = by_seed(lambda r: r["parameters"])[0] if full else [1, np.nan]
 
 
 # %% tags=["hide-input"]
@@ -203,11 +209,7 @@ figures.figure(
 )
 
 # %% tags=["hide-input"]
-nothing = Estimate(of="the experiment `width`"), Estimate(of="the experiment `width`")
-raw, per_loss = (change(v) if full else nothing for v in (top, top / loss if full else None))
-number = change(by_seed(lambda r: above(r, 0.1)))[0] if full else nothing[0]
 mean = lambda f: ", ".join(written(v, ".3g") for v in by_seed(f).mean(0)) if full else None
-grown = by_seed(lambda r: r["parameters"])[0] if full else [1, np.nan]
 say(
     r"""**Stored runs.** While $M$ grows by a factor of {growth:.1f}, the number of eigenvalues above a tenth of the largest stays at {counts} (mean for
     each width). The largest eigenvalue falls after equal iterations, to {raw:.2f} of its value at the smallest width (a power {slope:.3f} of the
@@ -288,10 +290,23 @@ say(
     width=p.widths[-1], nine=sum(count_outliers(v, "ratio") == 9 for v in tops), of=len(tops), peak=float(ratio.max()),
     at=float(losses[ratio.argmax()]), end=float(losses[-1]), last=float(ratio[-1]),
 )
-late = {n: [(x, v) for x, v in digits[long] if x < 1] for n, long in zip(("wide", "narrow", "conv", "small"), digits)}
-of = {f"{n}_{end}": f((x for x, _ in found), default=None) for n, found in late.items() for end, f in (("low", min), ("high", max))}
-nine = {n: Estimate(100 * (count_outliers(v, "ratio") == 9) for _, v in found).mean for n, found in late.items()}
-behind = {f"{n}{i}": Estimate(v[i - 1] / v[i] for _, v in found).median for n, found in late.items() for i in (9, 10)}
+
+# %%
+late = {
+    name: [(loss, v) for loss, v in digits[long] if loss < 1]
+    for name, long in zip(("wide", "narrow", "conv", "small"), digits)
+}
+nine, facts = {}, {}
+for name, found in late.items():
+    hits = [100 * (count_outliers(v, "ratio") == 9) for _, v in found]
+    nine[name] = Estimate(hits).mean
+    for rank in (9, 10):
+        ratios = [v[rank - 1] / v[rank] for _, v in found]
+        facts[f"{name}{rank}"] = Estimate(ratios).median
+    losses = Estimate(loss for loss, _ in found)
+    facts |= {f"{name}_low": losses.low, f"{name}_high": losses.high}
+
+# %% tags=["hide-input"]
 say(
     r"""**Stored networks.** By the ratio rule exactly $C - 1 = 9$ outliers are counted in {small:.0f} % of the networks on small images (training loss
     {small_low:.2g} to {small_high:.2g}), in {wide:.0f} % of those with one hidden layer ({wide_low:.2g} to {wide_high:.2g}) and in {narrow:.0f} % of the narrow ones of
@@ -301,7 +316,7 @@ say(
     So on digits, too, the number of outliers comes from the data: it is one less than the number of classes. The gap behind them is wide while the
     digits are being learnt, and narrow or absent where nearly every example is fitted. The networks of Chapter 1 have the lowest losses and a second
     hidden layer; these runs do not tell which of the two closes the gap.""",
-    **{n: v for n, v in nine.items() if n != "conv"}, **{n: v for n, v in {**of, **behind}.items() if "conv" not in n},
+    **{name: v for name, v in (nine | facts).items() if "conv" not in name},
 )
 
 # %% [markdown]
@@ -330,18 +345,20 @@ figures.figure(
     "units in this run, right for all stored runs.",
 )
 
-# %% tags=["hide-input"]
+# %%
 missing = [9 * w - below(r) for w, found in shown.items() for r in found]
 
 
 def spreads(at, widths):
-    """How far the curves of some widths lie apart at a share of their ranks, in units of the lowest eigenvalue: for each seed."""
+    """Largest over smallest curve of some widths at a share of the ranks, by seed."""
     curve = lambda v: np.quantile(v[v < -1e-12] / v[0], 1 - at)
-    columns = [i for i, w in enumerate(asked_widths) if w in widths]
-    values = by_seed(lambda r: curve(r["eigenvalues"]))[:, columns] if full and widths else np.ones((0, 1))
-    return Estimate(values.max(1) / values.min(1), of="the experiment `width`")
+    kept = [i for i, w in enumerate(asked_widths) if w in widths]
+    values = by_seed(lambda r: curve(r["eigenvalues"]))[:, kept] if full else None
+    ratios = values.max(1) / values.min(1) if full and kept else ()
+    return Estimate(ratios, of="the experiment `width`")
 
 
+# %% tags=["hide-input"]
 say(
     r"""**Stored runs.** The mean number of eigenvalues below $-10^{-12}$ is {negatives} for {widths} hidden units, in per cent of $M$ {shares}. This follows
     from a formula, shown below: at most $C - 1 = 9$ for each unit. Of {of} networks {reached} reach the bound, the others miss it by at most {missed}.
@@ -425,22 +442,25 @@ head = ["outside the conditions", "negative in $H$", "in $R$", "$(C-1)h$"]
 figures.table(head, [[name, *found] for name, found in outside.items()])
 
 
-# %% tags=["hide-input"]
+# %%
 def parts(r):
-    """How many eigenvalues are zero (within 1e-12 of the largest), in the rest of the bulk, above 0.001 and above 0.1 of the largest."""
+    """Numbers of eigenvalues: zero, rest of the bulk, above 0.001 and 0.1 of the largest."""
     v, top = r["eigenvalues"], r["eigenvalues"][-1]
     some = int((np.abs(v) > 1e-12 * top).sum())
-    return r["parameters"] - some, some - above(r, 1e-3), above(r, 1e-3), above(r, 0.1)
+    large = above(r, 1e-3)
+    return r["parameters"] - some, some - large, large, above(r, 0.1)
 
 
+counts = by_seed(parts).mean(0) if full else np.array([parts(r) for r in here.values()])
+m = grown if full else [r["parameters"] for r in here.values()]
+
+# %% tags=["hide-input"]
 left = figures.panel("", "(C − 1) h", "eigenvalues below zero")
 left.plot([0, bound.max()], [0, bound.max()], color=figures.COLORS["theory"], label="bound", lw=1)
 jitter = np.random.default_rng(0).uniform(-0.5, 0.5, len(bound))
 left.plot(bound + jitter, of_r, "o", color=figures.COLORS["R"], alpha=0.6, label="R")
 left.plot(bound + jitter, of_h, ".", color=figures.COLORS["H"], alpha=0.8, label="H")
 left.legend()
-counts = by_seed(parts).mean(0) if full else np.array([parts(r) for r in here.values()])
-m = grown if full else [r["parameters"] for r in here.values()]
 bulk = figures.panel("", "parameters M", "number of eigenvalues", yscale="log", ylim=(1, 3e7))
 figures.thousands(bulk)
 for name, style, y in zip(("zero", "other bulk", "above 0.001 of the largest", "above 0.1 of the largest"), ("-", "--", "-.", ":"), counts.T):
@@ -514,10 +534,12 @@ explore(
     live={"width": range(2, 101), "seed": range(p.seed, p.seed + 10)}, labels={"width": "hidden units"},
 )
 
-# %% tags=["hide-input"]
+# %%
 settled = [w for w in shown_widths if w >= 10] or shown_widths
 past = [widened(w, p.seed) for w in settled]
 negative_shares = [100 * (v < -1e-12 * v[-1]).mean() for v in past]
+
+# %% tags=["hide-input"]
 say(
     """**Reading.** From {first} units on the largest eigenvalue lies between {low:.2f} and {high:.2f}, and the share of negative ones between {few:.2f} and {many:.2f} %. The
     number of zeros grows with the width.""",
