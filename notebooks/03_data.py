@@ -165,7 +165,7 @@ def draw(ax, groups):
         else:
             figures.band(ax, np.arange(1, top.shape[1] + 1), top, color, f"k = {k}", marker=".", lw=0.8)
         ax.axvline(k + 0.5, 0, 0.07, color=color, lw=2)
-    ax.legend(loc="upper right" if len(groups) < 4 else "lower left")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.08))
 
 
 ours = {k: [r] for k, r in here.items()}
@@ -231,13 +231,14 @@ rows = [(b, k, row, rule) for b, k, row in table_1 for rule in RULES]
 counts = {(b, k, rule): counted(b, k, row, rule) for b, k, row, rule in rows}
 
 # %% tags=["hide-input"]
+name = lambda b: f"{b[0]} {b[1]} {b[2]:g}"
 styles = {b: (0.82 * 1.14**i, c) for i, (b, c) in enumerate(zip(RECIPE, [figures.GREYS[0], *figures.SERIES]))}
 drawn = {rule: figures.panel(f"{rule} rule", "clusters k", "outliers", xscale="log", yscale="log") for rule in RULES}
 for (b, k, rule), (theirs, found) in counts.items():
     ax, (shift, color), first = drawn[rule], styles[b], k == 2
     if found:
         ax.plot([k * shift] * 2, [min(found), max(found)], color=color)
-        ax.plot(k * shift, np.median(found), "o", color=color, label=" ".join(map(str, b)) if first else None)
+        ax.plot(k * shift, np.median(found), "o", color=color, label=name(b) if first else None)
     if theirs:
         ax.plot(k * shift, theirs, "D", mfc="none", mec=figures.INK, ms=6, label="paper" if first and b[2] == 10 else None)
 for ax in drawn.values():
@@ -297,7 +298,7 @@ for b, k, row in table_1 if error else []:
     fitted = " \\*" if b[1] == "relu" and k in (2, 10, 50) else ""
     cells = written(row["mean"], ".2e"), written(float(moments[b, k][:, 0].mean()), ".2e"), written(float(error[b, k]), "+.0f") + " %"
     found = [counts[b, k, rule] for rule in RULES]
-    entries.append([" ".join(map(str, b)) + fitted, k, *cells, *(f"{t} / {span(n)}" if t else "not given" for t, n in found)])
+    entries.append([name(b) + fitted, k, *cells, *(f"{t} / {span(n)}" if t else "not given" for t, n in found)])
 head = ["row", "$k$", "mean, paper", "mean, ours", "off by", "gap, paper / ours", "ratio", "cutoff"]
 figures.table(head, entries or [["not run"] * 8], fold="Table 1, all nineteen rows")
 
@@ -350,7 +351,7 @@ entries = []
 for b, size, t in tried:
     at = {k: part(b, size, k, tolerance=t) for k in (2, 10, 50)}
     cells = [written(float(ratio(at[k], b, k).mean()), ".2f") if at[k] else "not run" for k in at]
-    entries.append([" ".join(map(str, b)), size or "all", written(t), *cells])
+    entries.append([name(b), size or "all", written(t), *cells])
 head = ["row", "batch", "tolerance", "$k = 2$", "$k = 10$", "$k = 50$"]
 figures.table(head, entries, fold="Our mean eigenvalue over the paper's, for other tolerances and batches")
 predicted = [abs(e) for (b, k), e in error.items() if b[0] == "GD" and (b[1] == "tanh" or k in (5, 20))]
@@ -398,14 +399,14 @@ def share(offset, activation, k, distance):
 
 # %% tags=["hide-input"]
 kinds = [("relu", "ReLU", "o-", 0, "H", "k"), ("relu", "ReLU", "o-", -1, "G", "k − 1"), ("tanh", "tanh", "o:", 0, "H", "k"), ("tanh", "tanh", "o:", -1, "G", "k − 1")]
-drawn = [figures.panel(f"k = {k}", "distance of the centres", "share of networks, %", xscale="log", ylim=(-5, 105)) for k in (2, 5, 10)]
+drawn = [figures.panel(f"k = {k}", "distance of the centres", "share of networks, %", xscale="log", ylim=(-5, 150), yticks=range(0, 101, 20)) for k in (2, 5, 10)]
 for k, ax in zip((2, 5, 10), drawn):
-    for a, name, style, offset, color, count in kinds if separated else ():
-        ax.plot(distances, [share(offset, a, k, s) for s in distances], style, color=figures.COLORS[color], label=f"{count}, {name}")
+    for a, title, style, offset, color, count in kinds if separated else ():
+        ax.plot(distances, [share(offset, a, k, s) for s in distances], style, color=figures.COLORS[color], label=f"{count}, {title}")
     ax.set(xticks=distances, xticklabels=[f"{s:g}" for s in distances])
     ax.minorticks_off()
 if separated:
-    drawn[2].legend(loc="center left")
+    drawn[0].legend(loc="upper left", ncols=2, fontsize=8)
 figures.figure(
     "fig_share", *drawn,
     caption="Share of the stored networks in which the ratio rule counts $k$ (blue) and $k - 1$ (orange), against the distance of the "
@@ -473,9 +474,9 @@ def bulk(result, k):
 left, right = (figures.panel(title, ylim=(1e-11, 3)) for title in ("k clusters at distance 32", "10 clusters, two distances"))
 one = [(left, k, 32.0, palette[k], f"k = {k}") for k in CLASSES]
 one += [(right, 10, s, color, f"distance {s:g}") for s, color in ((32.0, palette[10]), (4.0, figures.COLORS["start"]))]
-for ax, k, s, color, name in one:
+for ax, k, s, color, label in one:
     for r in whole.where(classes=k, separation=s, seed=1).results:
-        figures.ranked(ax, r["H"], color, name, floor=1e-11)
+        figures.ranked(ax, r["H"], color, label, floor=1e-11)
 for ax in (left, right):
     for line in ax.lines:  # one name a colour
         line.set_label("_" if "negative" in line.get_label() else line.get_label())
@@ -495,10 +496,10 @@ close = whole.where(classes=10, separation=4.0).results
 by_k = [[bulk(r, k) for k, r in zip(CLASSES, one)] for one in zip(*far.values())]
 by_distance = [[bulk(r, 10) for r in one] for one in zip(far[10], close)]
 factors = {}
-for name, found in (("", by_k), ("_s", by_distance)):  # one entry for each seed
+for end, found in (("", by_k), ("_s", by_distance)):  # one entry for each seed
     ratios = [np.max(v, 0) / np.min(v, 0) for v in found]
     for word, f in (("worst", np.max), ("middle", np.median)):
-        factors[word + name] = Estimate(f(v) for v in ratios).median
+        factors[word + end] = Estimate(f(v) for v in ratios).median
 
 # %% tags=["hide-input"]
 above = {f"{m.lower()}{k}": Estimate((r[m] > 0.01 * r["H"].max()).sum() for r in far[k]).mean for m in "HGR" for k in (2, 50)}

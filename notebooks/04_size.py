@@ -124,7 +124,7 @@ def by_seed(statistic):
 
 
 # %% tags=["hide-input"]
-COLORS = [*figures.SERIES[4:], *figures.GREYS[1:]] * 20
+COLORS = [*figures.SERIES[4:], "#01665e", "#d1495b", *figures.GREYS] * 20
 color_of = dict(zip([*asked_widths, *(w for w in p.widths if w not in asked_widths)], COLORS))
 
 
@@ -189,14 +189,13 @@ grown = by_seed(lambda r: r["parameters"])[0] if full else [1, np.nan]
 
 # %% tags=["hide-input"]
 drawn = []
-for title, y in (("equal iterations", "largest eigenvalue"), ("per loss", "largest eigenvalue / training loss")):
+for title, y in (("after equal iterations", "largest eigenvalue"), ("per unit of training loss", "largest eigenvalue / loss")):
     ax = figures.panel(title, "hidden units", y, xscale="log", yscale="log")
     if full:
-        values = top if title == "equal iterations" else top / loss
-        for row in values:
+        for row in top if "iterations" in title else top / loss:
             ax.plot(asked_widths, row / row.mean(), "o-", color=figures.COLORS["H"], alpha=0.6, lw=0.8)
     ax.axhspan(0.8, 1.25, color=figures.COLORS["theory"], alpha=0.12, lw=0)
-    ax.set(ylim=(0.5, 2), xticks=asked_widths, xticklabels=asked_widths, ylabel=f"{y}, in units of its mean")
+    ax.set(ylim=(0.5, 2), xticks=asked_widths, xticklabels=asked_widths, ylabel=f"{y}, mean = 1")
     ax.set(yticks=[0.5, 0.8, 1, 1.25, 2], yticklabels=["0.5", "0.8", "1", "1.25", "2"])
     ax.minorticks_off()
     drawn.append(ax)
