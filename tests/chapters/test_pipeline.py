@@ -85,8 +85,6 @@ def test_the_pack_holds_each_figure_of_the_notebook(source):
 OLD = {
     "01_spectrum",
     "02_ggn",
-    "03_data",
-    "04_size",
     "05_algorithm",
     "06_basins",
     "07_random_matrix",
