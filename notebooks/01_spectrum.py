@@ -68,12 +68,14 @@ p = resolve(
 
 # %% tags=["hide-input"]
 import numpy as np
+import torch
 from hesslib import EmpiricalRisk, spectrum
 from hesslib.book import figures
 from hesslib.book.explore import explore
 from hesslib.book.provenance import made_here
 from hesslib.book.store import Store
 from hesslib.experiments.data import blobs, mnist
+from hesslib.experiments.flatness import finite_curvature, newton_descent, shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 
@@ -367,6 +369,76 @@ asked = setting if p.scale == "paper" else paper_setting
 grid = [{**asked, "seed": seed} for seed in range(p.seeds)]
 runs = Store().sweep("spectrum", first_look, grid, run=p.scale == "paper")
 print(runs.label)
+
+
+# %%
+def explained_zeros(**setting):
+    """Zeros of H at the start and at the end, how many the network's structure explains, and shares near zero."""
+    _, risk, history, scores = trained(**setting)
+    found = {"zeros": [], "explained": [], "bulk": [], "tiny": []}
+    for w in (history.parameters[0], history.parameters[-1]):
+        here = risk.at(w)
+        values = np.abs(spectrum(here.hessian()).eigenvalues)
+        found["zeros"].append((values <= 1e-12 * values.max()).sum())
+        found["explained"].append(list(structural_zeros(here).values()))
+        found["bulk"].append((values < 1e-3 * values.max()).mean())
+        found["tiny"].append((values < 1e-6 * values.max()).mean())
+    return found | {"losses": history.losses, "accuracies": scores}
+
+
+# %%
+def seen_over_distances(activation, seed):
+    """Curvature along leading, bulk, flat and random directions, as seen over distances from 1e-7 to 1."""
+    x, y = shrunk_digits(200, seed)
+    model = fully_connected([49, 10, 10, 10], activation=activation, seed=seed)
+    setting = {"step_size": 0.1, "iterations": 10_000, "record": [0]}
+    history = train(model, x, y, **setting)
+    risk = EmpiricalRisk(model, x, y)
+    values, vectors = torch.linalg.eigh(risk.hessian().to_dense())
+    share = values.abs() / values[-1]
+    parts = {
+        "leading": vectors[:, -9:],
+        "bulk": vectors[:, (share < 1e-3) & (share > 1e-12)],
+        "null": vectors[:, share <= 1e-12],
+        "random": vectors,
+    }
+    step = 0.1 * history.gradient_norms[-1]
+    way = float((history.parameters[-1] - history.parameters[0]).norm())
+    distances = [*np.geomspace(1e-7, 1, 15), step, way]
+    draw = torch.Generator().manual_seed(seed)
+    found = {"distances": distances, "top": values[-1], "loss": risk.loss()}
+    for name, basis in parts.items():
+        mixed = torch.randn(basis.shape[1], 20, generator=draw, dtype=torch.float64)
+        v = (basis if name == "leading" else basis @ mixed).T
+        v = torch.nn.functional.normalize(v, dim=1)
+        found[name + "_H"] = ((v @ vectors) ** 2 * values).sum(1)
+        found[name], found[name + "_rise"] = finite_curvature(risk, v, distances)
+    return found
+
+
+# %%
+def to_a_minimum(decay, seed):
+    """Gradient descent, then Newton's method on the loss with weight decay, on a smooth network."""
+    x, y = shrunk_digits(50, seed)
+    model = fully_connected([49, 8, 10], activation="softplus", seed=seed)
+    moments = np.unique(np.geomspace(1, 20_000, 12).astype(int)).tolist()
+    history = train(model, x, y, step_size=0.1, iterations=20_000, record=moments)
+    risk, rows = EmpiricalRisk(model, x, y), []
+    for w, loss, norm in zip(history.parameters, history.losses, history.gradient_norms):
+        values = spectrum(risk.at(w).hessian()).eigenvalues
+        rows.append([loss, norm, values[0], values[-1]])
+    end, newton = newton_descent(risk, decay)
+    alone = spectrum(end.hessian()).eigenvalues
+    return {"descent": rows, "newton": newton, "eigenvalues": alone}
+
+
+# %%
+both = [{**paper_setting, "data": name, "seed": s} for name in ("mnist", "blobs") for s in range(5)]
+zero_runs = Store().sweep("zeros", explained_zeros, both, run=p.scale == "paper")
+kinds = [{"activation": name, "seed": s} for name in ("relu", "softplus") for s in range(5)]
+finite_runs = Store().sweep("finite", seen_over_distances, kinds, run=p.scale == "paper")
+minima = [{"decay": 1e-3, "seed": s} for s in range(5)]
+minimum_runs = Store().sweep("minimum", to_a_minimum, minima, run=p.scale == "paper")
 
 # %% tags=["remove-output", "hide-input"]
 over_seeds = figures.panel("", "rank from the largest", "eigenvalue", yscale="log")

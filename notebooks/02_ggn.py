@@ -90,6 +90,7 @@ from hesslib.book.provenance import made_here
 from hesslib.book.store import Store
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
+from hesslib.experiments.terms import curvature_of_outputs, output_slopes, summand_norms
 from hesslib.experiments.training import train
 
 # %% [markdown]
@@ -618,6 +619,34 @@ asked = setting if p.scale == "paper" else paper_setting
 grid = [{**asked, "seed": s} for s in range(p.seeds)]
 runs = Store().sweep("terms", decomposed, grid, run=p.scale == "paper")
 print(runs.label)
+
+
+# %%
+def correlated(**setting):
+    """What R is made of at each moment: Frobenius norms, slopes, and how the noise of the gradients lies to H."""
+    risk, history = trained(**setting)
+    names = "residual averaged difference shuffled summand mean_slope slope overlap noise_top top"
+    rows = []
+    for w in history.parameters:
+        here = risk.at(w)
+        d = output_slopes(here)
+        deal = torch.randperm(len(d), generator=torch.Generator().manual_seed(setting["seed"]))
+        r, mean, dealt = (
+            curvature_of_outputs(here, slopes)
+            for slopes in (d, d.mean(0).expand_as(d), d[deal])
+        )
+        norms = [m.norm().item() for m in (r, mean, r - mean, dealt - mean)]
+        norms += [summand_norms(here, d).mean().item()]
+        norms += [d.mean(0).norm().item(), d.norm(dim=1).mean().item()]
+        h, noise = (top_eigenpairs(op, 10) for op in (here.hessian(), here.ggn("probability")))
+        overlap_10 = np.linalg.norm(h.eigenvectors.T @ noise.eigenvectors) ** 2 / 10
+        rows.append([*norms, overlap_10, noise.eigenvalues[0], h.eigenvalues[0]])
+    found = dict(zip(names.split(), np.array(rows).T))
+    return found | {"losses": history.losses, "iterations_at": history.iterations}
+
+
+# %%
+slope_runs = Store().sweep("correlation", correlated, grid, run=p.scale == "paper")
 
 # %% tags=["hide-input"]
 measured = [
