@@ -75,7 +75,12 @@ from hesslib.book.explore import explore
 from hesslib.book.provenance import made_here
 from hesslib.book.store import Store
 from hesslib.experiments.data import blobs, mnist
-from hesslib.experiments.flatness import finite_curvature, newton_descent, shrunk_digits, structural_zeros
+from hesslib.experiments.flatness import (
+    finite_curvature,
+    newton_descent,
+    shrunk_digits,
+    structural_zeros,
+)
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 
@@ -424,7 +429,9 @@ def to_a_minimum(decay, seed):
     moments = np.unique(np.geomspace(1, 20_000, 12).astype(int)).tolist()
     history = train(model, x, y, step_size=0.1, iterations=20_000, record=moments)
     risk, rows = EmpiricalRisk(model, x, y), []
-    for w, loss, norm in zip(history.parameters, history.losses, history.gradient_norms):
+    for w, loss, norm in zip(
+        history.parameters, history.losses, history.gradient_norms
+    ):
         values = spectrum(risk.at(w).hessian()).eigenvalues
         rows.append([loss, norm, values[0], values[-1]])
     end, newton = newton_descent(risk, decay)
@@ -433,12 +440,24 @@ def to_a_minimum(decay, seed):
 
 
 # %%
-both = [{**paper_setting, "data": name, "seed": s} for name in ("mnist", "blobs") for s in range(5)]
+both = [
+    {**paper_setting, "data": name, "seed": s}
+    for name in ("mnist", "blobs")
+    for s in range(5)
+]
 zero_runs = Store().sweep("zeros", explained_zeros, both, run=p.scale == "paper")
-kinds = [{"activation": name, "seed": s} for name in ("relu", "softplus") for s in range(5)]
-finite_runs = Store().sweep("finite", seen_over_distances, kinds, run=p.scale == "paper")
+kinds = [
+    {"activation": name, "seed": s}
+    for name in ("relu", "softplus")
+    for s in range(5)
+]
+finite_runs = Store().sweep(
+    "finite", seen_over_distances, kinds, run=p.scale == "paper"
+)
 minima = [{"decay": 1e-3, "seed": s} for s in range(5)]
-minimum_runs = Store().sweep("minimum", to_a_minimum, minima, run=p.scale == "paper")
+minimum_runs = Store().sweep(
+    "minimum", to_a_minimum, minima, run=p.scale == "paper"
+)
 
 # %% tags=["remove-output", "hide-input"]
 over_seeds = figures.panel("", "rank from the largest", "eigenvalue", yscale="log")

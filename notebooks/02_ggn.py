@@ -90,7 +90,11 @@ from hesslib.book.provenance import made_here
 from hesslib.book.store import Store
 from hesslib.experiments.data import mnist
 from hesslib.experiments.models import fully_connected
-from hesslib.experiments.terms import curvature_of_outputs, output_slopes, summand_norms
+from hesslib.experiments.terms import (
+    curvature_of_outputs,
+    output_slopes,
+    summand_norms,
+)
 from hesslib.experiments.training import train
 
 # %% [markdown]
@@ -630,7 +634,9 @@ def correlated(**setting):
     for w in history.parameters:
         here = risk.at(w)
         d = output_slopes(here)
-        deal = torch.randperm(len(d), generator=torch.Generator().manual_seed(setting["seed"]))
+        deal = torch.randperm(
+            len(d), generator=torch.Generator().manual_seed(setting["seed"])
+        )
         r, mean, dealt = (
             curvature_of_outputs(here, slopes)
             for slopes in (d, d.mean(0).expand_as(d), d[deal])
@@ -638,7 +644,10 @@ def correlated(**setting):
         norms = [m.norm().item() for m in (r, mean, r - mean, dealt - mean)]
         norms += [summand_norms(here, d).mean().item()]
         norms += [d.mean(0).norm().item(), d.norm(dim=1).mean().item()]
-        h, noise = (top_eigenpairs(op, 10) for op in (here.hessian(), here.ggn("probability")))
+        h, noise = (
+            top_eigenpairs(op, 10)
+            for op in (here.hessian(), here.ggn("probability"))
+        )
         overlap_10 = np.linalg.norm(h.eigenvectors.T @ noise.eigenvectors) ** 2 / 10
         rows.append([*norms, overlap_10, noise.eigenvalues[0], h.eigenvalues[0]])
     found = dict(zip(names.split(), np.array(rows).T))

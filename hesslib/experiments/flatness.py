@@ -1,4 +1,4 @@
-"""How far a flat direction stays flat, which zeros of H a network's structure explains, and the way to a true minimum."""
+"""How far flat directions stay flat, which zeros of H a network's structure explains, and the way to a minimum."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def structural_zeros(risk: EmpiricalRisk) -> dict[str, int]:
         active.append(z > 0)
     found = {"black": int((~x.any(0)).sum()) * active[0].shape[1], "pairs": 0, "dependent": 0, "later": 0}
     for i, given in enumerate(inputs[:-1]):
-        reached = torch.stack([on.any(1) for on in active[i + 1 : -1]]).all(0) if active[i + 1 : -1] else active[i].any(1)
+        reached = torch.ones(len(x), dtype=torch.bool)
+        for on in active[i + 1 : -1]:
+            reached &= on.any(1)
         for unit in active[i].T:
             part = given[unit & reached]
             rank = int(torch.linalg.matrix_rank(part)) if len(part) else 0
@@ -53,7 +55,9 @@ def structural_zeros(risk: EmpiricalRisk) -> dict[str, int]:
     return found | {"shifts": rank}
 
 
-def finite_curvature(risk: EmpiricalRisk, directions: Tensor, distances: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def finite_curvature(
+    risk: EmpiricalRisk, directions: Tensor, distances: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Curvature of the risk along directions as seen over finite distances, and the rise of the risk there.
 
     Args:
@@ -77,7 +81,7 @@ def finite_curvature(risk: EmpiricalRisk, directions: Tensor, distances: Sequenc
 def newton_descent(
     risk: EmpiricalRisk, decay: float, tolerance: float = 1e-12, iterations: int = 300
 ) -> tuple[EmpiricalRisk, np.ndarray]:
-    """Newton's method with the magnitudes of all eigenvalues on the risk plus ``decay`` / 2 times the squared norm of w.
+    """Newton's method with the magnitudes of all eigenvalues on the risk plus ``decay`` / 2 times |w|^2.
 
     Along negative curvature its step goes downhill, so saddles repel it. A step is taken if the loss falls, or if the
     loss agrees to rounding and the gradient falls; else it is damped. The end is a gradient norm of ``tolerance``.
