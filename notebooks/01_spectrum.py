@@ -76,6 +76,7 @@ from hesslib.book.provenance import made_here
 from hesslib.book.store import Store
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.flatness import (
+    directions,
     finite_curvature,
     newton_descent,
     shrunk_digits,
@@ -399,25 +400,13 @@ def seen_over_distances(activation, seed):
     setting = {"step_size": 0.1, "iterations": 10_000, "record": [0]}
     history = train(model, x, y, **setting)
     risk = EmpiricalRisk(model, x, y)
-    values, vectors = torch.linalg.eigh(risk.hessian().to_dense())
-    share = values.abs() / values[-1]
-    parts = {
-        "leading": vectors[:, -9:],
-        "bulk": vectors[:, (share < 1e-3) & (share > 1e-12)],
-        "null": vectors[:, share <= 1e-12],
-        "random": vectors,
-    }
-    step = 0.1 * history.gradient_norms[-1]
-    way = float((history.parameters[-1] - history.parameters[0]).norm())
-    distances = [*np.geomspace(1e-7, 1, 15), step, way]
-    draw = torch.Generator().manual_seed(seed)
-    found = {"distances": distances, "top": values[-1], "loss": risk.loss()}
-    for name, basis in parts.items():
-        mixed = torch.randn(basis.shape[1], 20, generator=draw, dtype=torch.float64)
-        v = (basis if name == "leading" else basis @ mixed).T
-        v = torch.nn.functional.normalize(v, dim=1)
-        found[name + "_H"] = ((v @ vectors) ** 2 * values).sum(1)
-        found[name], found[name + "_rise"] = finite_curvature(risk, v, distances)
+    way = (history.parameters[-1] - history.parameters[0]).norm().item()
+    distances = [*np.geomspace(1e-7, 1, 15), 0.1 * history.gradient_norms[-1], way]
+    top, vectors = directions(risk, leading=9, drawn=20, seed=seed)
+    found = {"distances": distances, "top": top, "loss": risk.loss()}
+    for kind, v in vectors.items():
+        found[kind], found[f"{kind}_rise"] = finite_curvature(risk, v, distances)
+        found[f"{kind}_H"] = ((risk.hessian() @ v.T).T * v).sum(1)
     return found
 
 

@@ -55,6 +55,23 @@ def structural_zeros(risk: EmpiricalRisk) -> dict[str, int]:
     return found | {"shifts": rank}
 
 
+def directions(risk: EmpiricalRisk, leading: int, drawn: int, seed: int) -> tuple[float, dict[str, Tensor]]:
+    """The largest eigenvalue of H, and unit vectors (k, M) of four kinds.
+
+    ``leading`` eigenvectors, and ``drawn`` random vectors each of the bulk (eigenvalues whose magnitude is below a
+    thousandth of the largest), of its zeros (below 1e-12 of it; ``null``), and of the whole space (``random``).
+    """
+    values, vectors = torch.linalg.eigh(risk.hessian().to_dense())
+    share, draw = values.abs() / values[-1], torch.Generator().manual_seed(seed)
+    spaces = {"bulk": (share < 1e-3) & (share > 1e-12), "null": share <= 1e-12, "random": share >= 0}
+    found = {"leading": vectors[:, -leading:].T.flip(0)}
+    for name, chosen in spaces.items():
+        basis = vectors[:, chosen]
+        mixed = torch.randn(drawn, basis.shape[1], generator=draw, dtype=basis.dtype)
+        found[name] = F.normalize(mixed @ basis.T, dim=1)
+    return float(values[-1]), found
+
+
 def finite_curvature(
     risk: EmpiricalRisk, directions: Tensor, distances: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
