@@ -61,7 +61,11 @@ from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
 from hesslib.experiments.data import mnist
 from hesslib.experiments.flatness import shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
-from hesslib.experiments.terms import curvature_of_outputs, output_slopes, summand_norms  # fmt: skip
+from hesslib.experiments.terms import (  # fmt: skip
+    curvature_of_outputs,
+    output_slopes,
+    summand_norms,
+)
 from hesslib.experiments.training import train
 
 p = resolve(
@@ -73,6 +77,8 @@ p = resolve(
     seed=integer(0),
     seeds=integer(1, smoke=1, quick=5, paper=5),
 )
+
+# %% tags=["hide-input"]
 this_run(p)
 
 # %% [markdown]
@@ -142,8 +148,8 @@ figures.figure(
 off = np.ones((13, 13), bool)
 off[np.arange(6), np.arange(6, 12)] = off[np.arange(6, 12), np.arange(6)] = False
 say(
-    """$G$ couples all units with each other. $R$ consists of one block for each unit, where the weights into it meet the weights out of it: all other blocks
-    together have {rest:.1e} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
+    """$G$ couples the units with each other. $R$ consists of one block for each unit, where the weights into it meet the weights out of it: all other blocks
+    together have {rest:.2g} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
     the logits vanishes everywhere else. Each block of $R$ comes with its transpose and no block on the diagonal, and so the eigenvalues of $R$ come in pairs
     $\\pm\\lambda$ ([Chapter 4](04_size.ipynb) uses this).""",
     rest=np.linalg.norm(norms["R"][off]) / np.linalg.norm(norms["R"]),
@@ -165,6 +171,7 @@ def split_sentence(iteration, reading, found):
     )
 
 
+# %%
 def draw_split(found):
     """The three spectra against rank, on a signed logarithmic axis."""
     ax = figures.panel("", "rank in % of M", "eigenvalue")
@@ -410,8 +417,10 @@ paper_setting |= {"iterations": 5000, "step_size": 0.1}
 run = p.scale == "paper"
 grid = [{**(setting if run else paper_setting), "seed": s} for s in range(p.seeds)]
 slope_runs = Store().sweep("correlation", correlated, grid, run=run)
-rows = [slopes_at(risk.at(w), p.seed) for w in history.parameters]
-made = dict(zip(NAMES.split(), np.array(rows).T)) | {"moments": history.iterations}
+here = sorted({0, len(along) // 2, len(along) - 1})
+rows = [slopes_at(risk.at(history.parameters[i]), p.seed) for i in here]
+made = dict(zip(NAMES.split(), np.array(rows).T))
+made["moments"] = [history.iterations[i] for i in here]
 
 
 # %% tags=["hide-input"]
