@@ -13,8 +13,7 @@
 # %% [markdown]
 # # A first look at the spectrum
 #
-# > **The paper's claim.** The Hessian of the training loss is almost singular. At a random start and at the end of training, nearly
-# > all of its eigenvalues lie in a bulk near zero, and a handful of outliers lie far from it
+# > **The paper's claim.** The Hessian of the training loss is almost singular. At a random start and at the end of training, nearly all of its eigenvalues lie in a bulk near zero, and a handful of outliers lie far from it
 # > ([Sagun et al. 2017](../book/references.md), Section 2.1, Figure 1).
 #
 # The loss $\mathcal L(w)$ of a network with $M$ parameters $w$ has an $M \times M$ matrix of second derivatives, the Hessian $H$. Its eigenvalues are
@@ -367,8 +366,7 @@ say(
 #
 # * A **black** pixel is zero in every example. The weights that leave it never act.
 # * A dead **pair**: the unit is inactive on every example in which the pixel is not zero, and so this weight never acts either.
-# * **Dependent** inputs: a unit's weights act only through the examples on which it is active. Directions orthogonal to all of
-#   these inputs are flat, at least as many as the inputs fall short of spanning the space. Layers further up have such directions too.
+# * **Dependent** inputs: a unit's weights act only through the examples on which it is active, and directions orthogonal to all of these inputs are flat. Later layers have such directions too.
 # * The **softmax** ignores a common shift of all outputs: one zero for each input of the last layer that the examples span.
 
 
@@ -601,8 +599,7 @@ verdicts("01_spectrum")
 #
 # Five independent checks support these numbers. The matrix is symmetric. It agrees with a Hessian-vector product by automatic differentiation
 # ([Pearlmutter 1994](../book/references.md)). Its eigenvalues sum to its trace, and their squares to its squared Frobenius norm. The fifth check uses
-# no second derivative: the product must agree with a central difference of the gradient. If the shift carries a unit across its kink, the two gradients
-# belong to different linear pieces, so we try four distances and the best agreement counts.
+# no second derivative: the product must agree with a central difference of the gradient. If the shift carries a unit across its kink, the two gradients belong to different linear pieces, so the best of four distances counts.
 
 # %%
 direction = np.random.default_rng(0).standard_normal(m)
