@@ -50,8 +50,8 @@ def test_the_list_of_pages_is_whole(html):
     assert {p.relative_to(html).as_posix() for p in pages(html)} <= {*NAMES, *others}
 
 
-def test_the_front_door_leads_to_the_preface(site, opened):
-    opened(f"{site}/index.html").wait_for_url("**/book/preface.html", timeout=20_000)
+def test_the_front_door_leads_to_the_tour(site, opened):
+    opened(f"{site}/index.html").wait_for_url("**/notebooks/00_tour.html", timeout=20_000)
 
 
 @pytest.mark.parametrize(("site", "width", "mode"), [("file", 1300, "light"), ("http", 400, "dark")], indirect=["site"])
@@ -64,7 +64,7 @@ def test_a_page_is_quiet_whole_and_accessible(site, opened, name, width, mode):
         page.wait_for_selector("mjx-container svg", timeout=20_000)
     for figure in page.query_selector_all(".hesslib-figure svg"):
         box = figure.bounding_box()
-        assert box["width"] > 250 and box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert box["width"] > 220 and box["x"] >= 0 and box["x"] + box["width"] <= width
     assert not page.trouble()
     page.wait_for_function(SCROLLS_BY_KEYBOARD, timeout=20_000)
     faults = axe.Axe().run(page).response["violations"]  # asks for the style sheets again, in vain from a file
