@@ -361,13 +361,14 @@ say(
 # %% [markdown]
 # ## Which zeros are accounted for
 #
-# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in four ways, and `structural_zeros`
+# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways, and `structural_zeros`
 # counts them.
 #
 # * A **black** pixel is zero in every example. The weights that leave it never act.
 # * A dead **pair**: the unit is inactive on every example in which the pixel is not zero, and so this weight never acts either.
-# * **Dependent** inputs: a unit's weights act only through the examples on which it is active, and directions orthogonal to all of these inputs are flat. Later layers have such directions too.
-# * The **softmax** ignores a common shift of all outputs: one zero for each input of the last layer that the examples span.
+# * **Dependent** inputs: a unit's weights act only through the examples on which it is active, and directions orthogonal to all of these inputs are flat.
+# * In **later layers** an input that is inactive on all examples on which the unit is active never acts.
+# * The **softmax** ignores a common shift of all outputs: one zero for each active input of the last layer.
 
 
 # %%

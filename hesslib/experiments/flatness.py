@@ -22,13 +22,14 @@ def shrunk_digits(examples: int, seed: int) -> tuple[Tensor, Tensor]:
 def structural_zeros(risk: EmpiricalRisk) -> dict[str, int]:
     """Zeros of H that the activity of a fully connected ReLU network under cross-entropy explains, by reason.
 
-    The weights into a unit act only through the inputs of those examples on which the unit and some path from it to the
-    outputs are active: H is zero along every direction orthogonal to these inputs. One vector added to the weights
-    into all outputs changes no softmax.
+    The weights into a unit of the first layer act only through the inputs of those examples on which the unit and some
+    path from it to the outputs are active: H is zero along every direction orthogonal to these inputs. In later layers,
+    whose inputs move with the weights before them, this holds of single inputs that are inactive on all these examples.
+    One number added to the weights from one input into all outputs changes no softmax.
 
     Returns:
         numbers of zeros: ``black`` (a pixel is zero in all examples), ``pairs`` (in all on which the unit is active),
-        ``dependent`` (the inputs left span less), ``later`` (the same in later layers), ``shifts`` (of the softmax).
+        ``dependent`` (the inputs left span less), ``later`` (inactive inputs of later layers), ``shifts`` (softmax).
     """
     x, _ = risk.batches[0]
     layers = sorted({int(name.split(".")[0]) for name in risk.parameters})
@@ -45,14 +46,14 @@ def structural_zeros(risk: EmpiricalRisk) -> dict[str, int]:
             reached &= on.any(1)
         for unit in active[i].T:
             part = given[unit & reached]
-            rank = int(torch.linalg.matrix_rank(part)) if len(part) else 0
-            dead = int((~part.any(0)).sum()) if i == 0 else 0
-            found["pairs"] += dead
-            found["dependent" if i == 0 else "later"] += given.shape[1] - rank - dead
+            dead = int((~part.any(0)).sum())
+            found["later" if i else "pairs"] += dead
+            if i == 0 and len(part):
+                found["dependent"] += given.shape[1] - dead - int(torch.linalg.matrix_rank(part))
     found["pairs"] -= found["black"]
-    rank = int(torch.linalg.matrix_rank(inputs[-1]))
-    found["later"] += risk.num_outputs * (inputs[-1].shape[1] - rank)
-    return found | {"shifts": rank}
+    live = int(inputs[-1].any(0).sum())
+    found["later"] += risk.num_outputs * (inputs[-1].shape[1] - live)
+    return found | {"shifts": live}
 
 
 def directions(risk: EmpiricalRisk, leading: int, drawn: int, seed: int) -> tuple[float, dict[str, Tensor]]:
