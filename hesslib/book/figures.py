@@ -28,6 +28,7 @@ COLORS = {
     "theory": "#b0528f",
 }
 SERIES = ["#0f7fc0", "#c9682a", "#1f9a70", "#b0528f", "#a58a12", "#7a6fd0"]
+GREYS = ["#8a8a8a", "#8c510a", "#01665e", "#5e4fa2"]  # for what has no colour of its own
 INK = "#1a1b1c"  # becomes the colour of the page's text
 FONTS = "'DejaVu Sans', Verdana, sans-serif"  # of the same width, where the first is not there
 
@@ -329,9 +330,13 @@ def number(**values) -> None:
         glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
 
 
-def table(head: list[str], rows: list[list]) -> None:
-    """Show a table: a heading for each column, and rows of text or numbers already formatted."""
+def table(head: list[str], rows: list[list], fold: str = "") -> None:
+    """Show a table: a heading for each column, and rows of text or numbers already formatted.
+
+    Long ones that a figure shows are folded, under the words of ``fold``.
+    """
     from IPython.display import Markdown, display
 
     lines = [head, ["---"] * len(head), *rows]
-    display(Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)))
+    text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    display(Markdown(f"<details><summary>{fold}</summary>\n\n{text}\n\n</details>" if fold else text))
