@@ -361,8 +361,7 @@ say(
 # %% [markdown]
 # ## Which zeros are accounted for
 #
-# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways, and `structural_zeros`
-# counts them.
+# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways (`structural_zeros`).
 #
 # * A **black** pixel is zero in every example. The weights that leave it never act.
 # * A dead **pair**: the unit is inactive on every example in which the pixel is not zero, and so this weight never acts either.
