@@ -3,7 +3,7 @@
 from playwright.sync_api import sync_playwright
 
 from hesslib.book.paths import ROOT
-from tests.pages.conftest import CHROMIUM
+from tests.conftest import FLAGS, chromium
 
 PAGE = ROOT / "_build" / "html" / "notebooks" / "00_tour.html"
 
@@ -11,7 +11,7 @@ PAGE = ROOT / "_build" / "html" / "notebooks" / "00_tour.html"
 def main() -> None:
     """Open the page, move the slider, and write ``book/webassets/page.png``."""
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(**CHROMIUM)
+        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1300, "height": 900})
         page.goto(PAGE.as_uri())
         slider = page.locator(".hesslib-explore input[type=range]").first

@@ -103,6 +103,19 @@ def test_every_slider_moves_by_keyboard_and_changes_the_visible_frame(site, open
     assert not page.trouble()
 
 
+def test_play_moves_the_tour_to_its_end_and_pauses(site, opened):
+    page = opened(f"{site}/notebooks/00_tour.html")
+    box = page.query_selector(".hesslib-explore")
+    button, slider = box.query_selector("button"), box.query_selector("input[type=range]")
+    button.click()
+    page.wait_for_function("s => Number(s.value) >= 2", arg=slider, timeout=20_000)
+    assert "pause" in button.inner_text()
+    button.click()
+    place = slider.input_value()
+    page.wait_for_timeout(1500)
+    assert slider.input_value() == place and "play" in button.inner_text() and not page.trouble()
+
+
 def test_the_first_frame_needs_no_script(browser, html):
     context = browser.new_context(java_script_enabled=False)
     for chapter in CHAPTERS:

@@ -57,8 +57,8 @@ BUDGETS = {
     "curvature": 3302,
     "theory": 479,
     "experiments": 702,
-    "book": 3610,
-    "": 445,
+    "book": 3640,
+    "": 450,
 }
 
 
