@@ -16,7 +16,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ..curvature.lanczos import top_eigenpairs
 from ..curvature.risk import EmpiricalRisk
 from .data import Dataset, cifar10, mnist
-from .landscape import along_line, loss_and_accuracy
+from .landscape import along_line, barrier, loss_and_accuracy
 from .models import MixedPrecision, alexnet
 from .training import DivergenceError, History, train
 
@@ -181,6 +181,46 @@ def batch_noise(risk, x, y, size, count, seed):
     return torch.stack([one(pick).gradient() - mean for pick in picks])
 
 
+def together(result, key):
+    """Iterations and values of both parts, one after the other."""
+    first = np.asarray(result["iterations_1"])
+    time = np.concatenate([first, first[-1] + np.asarray(result["iterations_2"])])
+    parts = [np.asarray(result[f"{key}_{part}"]) for part in (1, 2)]
+    return time, np.concatenate(parts)
+
+
+def ends_of(result):
+    """Test accuracy and training loss of both parts, means over the last 50 records, and the jump.
+
+    In per cent; of a short run over its last quarter. None of a run that was not made.
+    """
+    names = ("loss_1", "test_1", "scatter_1", "last_1", "loss_2", "test_2", "scatter_2", "last_2")
+    if result is None:
+        return dict.fromkeys((*names, "highest", "ratio", "jump", "gain"))
+    found = {}
+    for part in (1, 2):
+        last = min(50, max(1, len(result[f"train_loss_{part}"]) // 4))
+        tests = 100 * np.asarray(result[f"test_accuracy_{part}"][-last:])
+        found[f"loss_{part}"] = float(np.mean(result[f"train_loss_{part}"][-last:]))
+        found |= {f"test_{part}": tests.mean(), f"scatter_{part}": tests.std(), f"last_{part}": tests[-1]}
+    highest = np.max(result["train_loss_2"][1:21])
+    found |= {"highest": highest, "jump": highest / result["train_loss_1"][-1]}
+    return found | {"ratio": found["loss_2"] / found["loss_1"], "gain": found["test_2"] - found["test_1"]}
+
+
+def line_numbers(result):
+    """The barrier, absolute and relative to the higher end, and the losses at both ends."""
+    if result is None:
+        return dict.fromkeys(("barrier", "times", "start", "end"))
+    t, loss = (np.asarray(result[k]) for k in ("positions", "train_loss"))
+    start, end = (loss[np.argmin(abs(t - x))] for x in (0, 1))
+    height = barrier(t, loss)
+    return {
+        "barrier": height, "times": 1 + height / max(start, end),
+        "start": start, "end": end,
+    }  # fmt: skip
+
+
 def first_steps(
     start: np.ndarray,
     *,
@@ -196,7 +236,7 @@ def first_steps(
 ) -> dict[str, np.ndarray]:
     """How the loss rises in the first steps from some weights, and what of it lies in the leading eigenvectors there.
 
-    With d the displacement, g the gradient and H the Hessian at the start, P the projection on H's leading eigenvectors.
+    With d the displacement, g gradient and H Hessian at the start, P the projection on the leading eigenvectors of H.
 
     Args:
         start: weights (M,).
