@@ -8,8 +8,10 @@ import shlex
 import shutil
 import sys
 from functools import cache
+from html import escape
 from importlib.resources import files
 from pathlib import Path
+from textwrap import shorten
 
 from docutils import nodes
 from sphinx.util import logging
@@ -160,7 +162,13 @@ def hold_together(app, doctree, docname) -> None:
 
 
 def mend_page(app, pagename, templatename, context, doctree) -> None:
-    """What accessibility asks of docutils' HTML: tables that scroll take the focus, a list has items."""
+    """What accessibility asks of docutils' HTML, and for who shares the page its title and first words."""
+    paragraph = next(iter(doctree.findall(nodes.paragraph)), None) if doctree is not None else None
+    if paragraph is not None:
+        words = escape(shorten(paragraph.astext().replace("\\", ""), 160, placeholder=" ..."))
+        title = escape(re.sub(r"<[^>]*>", "", context.get("title", "")))
+        meta = f'<meta name="description" content="{words}">\n<meta property="og:description" content="{words}">\n'
+        context["metatags"] = f'{context.get("metatags", "")}{meta}<meta property="og:title" content="{title}">\n'
     body = context.get("body", "")
     body = re.sub(r'<table class="[^"]*\btable\b[^"]*"', r'\g<0> tabindex="0"', body)
     context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
@@ -252,6 +260,7 @@ class BenchmarkTable(SphinxDirective):
                     rows.append([line["what"], "failed", "", "", line["failed"]])
                     continue
                 scaled = f" (from {line['columns']} of {line['of']:,} columns)" if "columns" in line else ""
+                scaled += f" (the first one: {line['first_seconds']:.1f} s)" if "first_seconds" in line else ""
                 error = f"{line['error']:.0e}".replace("-", "\u2011") if line.get("error") else "exact"
                 digits = ",.0f" if line["seconds"] > 100 else ".2f"
                 seconds, peak = f"{line['seconds']:{digits}}\u00a0s", f"{line['peak_gib']:.1f}\u00a0GiB"
