@@ -351,7 +351,7 @@ say(
     at the end (mean ± standard deviation over the runs). At the end {few_end:.1f} eigenvalues exceed a tenth of the largest, at the start
     {few_start:.0f}. The lowest eigenvalue at the end has {seeds_lowest:.3f} % of the magnitude of the largest, which is {seeds_top:.2f}.
 
-    No gap parts outliers and bulk in this narrow network: the largest ratio of two neighbours among ranks 2 to 50 is {gap:.2f}. Wider networks
+    In the stored runs no gap parts outliers and bulk of this narrow network: the largest ratio of two neighbours among ranks 2 to 50 is {gap:.2f}. Wider networks
     on the same digits do have one, behind rank $C - 1 = 9$ ([Chapter 4](04_size.ipynb)).""",
     runs=len(runs), seeds_start=over(bulk[:, 0]), seeds_end=over(bulk[:, 1]), few_end=over(few[:, 1]),
     few_start=over(few[:, 0]), seeds_lowest=over(-100 * values[:, 1, 0] / values[:, 1, -1]), seeds_top=over(values[:, 1, -1]),
@@ -361,8 +361,7 @@ say(
 # %% [markdown]
 # ## Which zeros are accounted for
 #
-# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways, and `structural_zeros`
-# counts them.
+# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways (`structural_zeros`).
 #
 # * A **black** pixel is zero in every example. The weights that leave it never act.
 # * A dead **pair**: the unit is inactive on every example in which the pixel is not zero, and so this weight never acts either.
@@ -425,8 +424,8 @@ say(
     clusters. The account is a lower bound by its construction. It leaves out zeros that several layers make together and, after training, curvatures
     that are not zero in theory but below $10^{-12}$ of the largest, because the examples behind them are fitted so well.
 
-    The bulk is therefore mostly zero on digits and not on clusters: of its eigenvalues {d_tiny:.0f} % lie below a millionth of the largest on
-    digits, {b_tiny:.0f} % on clusters, where no input is constant and the examples (1,000) outnumber the parameters (820).""",
+    Most of the bulk is therefore zero on digits: {d_tiny:.0f} % of it lie below a millionth of the largest eigenvalue. On clusters {b_tiny:.0f} % do, depending on
+    the seed. There no input is constant, and the examples (1,000) outnumber the parameters (820).""",
     start_sum=sums[0], start_zeros=zeros[0], end_sum=sums[1], end_zeros=zeros[1], d_start=explained("mnist", 0),
     d_end=explained("mnist", 1), b_start=explained("blobs", 0), b_end=explained("blobs", 1), d_tiny=tiny("mnist"),
     b_tiny=tiny("blobs"),
