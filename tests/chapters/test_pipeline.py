@@ -83,8 +83,6 @@ def test_the_pack_holds_each_figure_of_the_notebook(source):
 
 # Chapters whose text still has roles that the book alone can read; a chapter leaves the list with its conversion.
 OLD = {
-    "01_spectrum",
-    "02_ggn",
     "05_algorithm",
     "06_basins",
     "07_random_matrix",
