@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._progress import bar
-from .figures import Panels, page_type, picture
+from .figures import Panels, page_type, picture, place
 from .payload import NUMBERS
 
 LIMIT = 700_000  # characters of one exploration's HTML; a page has at most 1.5 MB in all
@@ -45,12 +45,13 @@ def explore(
     *,
     name: str,
     alt: str,
+    caption: str = "",
     start: dict[str, Any] | None = None,
     frames: Callable[..., tuple | None] | None = None,
     live: dict[str, Sequence] | None = None,
     labels: dict[str, str] | None = None,
 ) -> None:
-    """Show a figure with a slider for each control and keep it under ``name`` for ``{glue:figure}``.
+    """Show a figure with a slider for each control, and its caption below it.
 
     With a kernel, releasing a slider calls ``fn`` anew; 'computing' is shown meanwhile, and a newer
     choice interrupts the call under way, whose result is dropped. In the book, which has no kernel, the
@@ -68,6 +69,7 @@ def explore(
             {"width": [10, 20, 30, 50, 70]},
             name="fig_turn",
             alt="Eigenvalues in ascending order.",
+            caption="The spectrum of networks with a hidden layer of 10 to 70 units.",
             live={"width": range(2, 101), "seed": range(10)},
         )
 
@@ -78,6 +80,7 @@ def explore(
         controls: for each parameter of ``fn`` the values of its slider, in order.
         name: name of the figure; letters, digits and underscores.
         alt: what the figure shows whatever the values; with the frame's sentence it is its alt text.
+        caption: Markdown; the book numbers it. Without one the figure is kept for ``{glue:figure}``.
         start: the values of the first frame, which is all that shows without scripts and in print;
             by default the first value of each control.
         frames: another function for the prepared frames, for instance one that reads stored results;
@@ -89,9 +92,13 @@ def explore(
     Raises:
         ValueError: an argument as above is missing or out of place, or the frames are too large for a page.
     """
-    from myst_nb import glue
+    made = Exploration(fn, controls, name, alt, start or {}, frames or fn, live or {}, labels or {})
+    if caption:
+        place(name, made, caption)
+    else:
+        from myst_nb import glue
 
-    glue(name, Exploration(fn, controls, name, alt, start or {}, frames or fn, live or {}, labels or {}))
+        glue(name, made)
 
 
 class Exploration:

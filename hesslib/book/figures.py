@@ -200,6 +200,81 @@ class Panels:
         return {page_type(): page, "image/png": self.png(), "text/plain": self.alt, NUMBERS: numbers}
 
 
+def figure(name: str, *panels, caption: str, alt: str) -> None:
+    """Show panels as one figure, with its caption below it.
+
+    Args:
+        name: of the figure, unique in its chapter; letters, digits and underscores.
+        panels: axes made by ``panel``.
+        caption: Markdown; the book numbers it.
+        alt: what is drawn in this run, for who cannot see it (at least 40 characters).
+    """
+    place(name, Panels(name, alt, *panels), caption)
+
+
+def place(name: str, shown, caption: str) -> None:
+    """Show a figure and its caption as outputs that programs find by the figure's name."""
+    from IPython.display import Markdown, display
+
+    if len(caption) < 20:
+        raise ValueError(f"caption={caption!r}: say in a sentence what {name} is")
+    bundle = shown._repr_mimebundle_()
+    metadata = {"hesslib": {"figure": name}, "image/png": {"alt": bundle["text/plain"]}}
+    display(bundle, raw=True, metadata=metadata)
+    display(Markdown(f"**Figure.** {' '.join(caption.split())}"), metadata={"hesslib": {"caption": name}})
+
+
+def ranked(ax, eigenvalues, color: str = COLORS["H"], label: str = "", floor: float = 1e-14, points: int = 200) -> None:
+    """Draw magnitudes of eigenvalues against their rank from the largest, both logarithmic; negative ones as rings.
+
+    Magnitudes below ``floor`` times the largest are not drawn: say in words how many there are. Of many ranks those
+    are drawn that can be told apart, about ``points``, and all of the first forty.
+    """
+    values = np.asarray(eigenvalues, dtype=float)
+    values = values[np.argsort(-np.abs(values), kind="stable")]
+    rank = np.arange(1, len(values) + 1)
+    there = np.abs(values) > floor * np.abs(values[:1]).max(initial=0)
+    last = max(1, int(there.sum()))
+    spaced = np.geomspace(1, last, points).round() if last > points else rank[:last]
+    keep = np.union1d(spaced, np.arange(1, min(40, last) + 1)).astype(int) - 1
+    for sign, name, face in ((1, label, color), (-1, f"{label}, negative" if label else "", "none")):
+        chosen = keep[there[keep] & (sign * values[keep] > 0)]
+        if len(chosen):
+            style = {"marker": "o", "ls": "", "color": color, "markerfacecolor": face, "markersize": 3.5}
+            ax.plot(rank[chosen], np.abs(values[chosen]), label=name or None, **style)
+    ax.set(xscale="log", yscale="log")
+    ax.set_xlabel(ax.get_xlabel() or "rank from the largest")
+    ax.set_ylabel(ax.get_ylabel() or "magnitude of the eigenvalue")
+
+
+def band(ax, x, curves, color: str, label: str = "", **line) -> None:
+    """Draw the median of several runs' curves, (runs, points), and the band from the least to the most."""
+    curves = np.atleast_2d(np.asarray(curves, dtype=float))
+    if len(curves) > 1:
+        ax.fill_between(x, curves.min(0), curves.max(0), color=color, alpha=0.25, lw=0)
+    ax.plot(x, np.median(curves, 0), color=color, label=label or None, **line)
+
+
+def here_and_stored(draw, here, stored, here_title: str = "this run", stored_title: str = "stored runs", **labels):
+    """The same drawing of this run's data and of stored data, as two panels; 'not run' where there is none.
+
+    Args:
+        draw: called as ``draw(ax, data)``.
+        here, stored: the data of each; None or empty where there are no runs.
+        here_title, stored_title: the panels' titles.
+        labels: for both panels, as in ``panel``.
+    """
+    panels = []
+    for data, title in ((here, here_title), (stored, stored_title)):
+        ax = panel(title, **labels)
+        if data is None or (hasattr(data, "__len__") and len(data) == 0):
+            ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center")
+        else:
+            draw(ax, data)
+        panels.append(ax)
+    return tuple(panels)
+
+
 def show(name: str, alt: str, *panels) -> None:
     """Show panels as one figure and keep it under ``name`` for the text, where ``{glue:figure}`` places it."""
     from myst_nb import glue

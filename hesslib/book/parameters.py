@@ -92,7 +92,13 @@ def choice(*values: Any, **presets: Any) -> Range:
     return Range(type(values[0]), choices=values, presets=presets)
 
 
-def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
+class Values(SimpleNamespace):
+    """A run's parameters as attributes, and beside them the presets of its scale."""
+
+    __slots__ = ("presets",)
+
+
+def resolve(namespace: dict[str, Any], **ranges: Range) -> Values:
     """Check a notebook's parameters and fill in the presets of its scale.
 
     Args:
@@ -120,7 +126,9 @@ def resolve(namespace: dict[str, Any], **ranges: Range) -> SimpleNamespace:
         if allowed.presets and unset and not isinstance(value, bool):
             value = allowed.presets[scale]
         result[name] = allowed.check(name, value)
-    return SimpleNamespace(**result)
+    values = Values(**result)
+    values.presets = {name: allowed.presets[scale] for name, allowed in ranges.items() if allowed.presets}
+    return values
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

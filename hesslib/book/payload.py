@@ -32,6 +32,12 @@ class Payload(NamedTuple):
         return hashlib.sha256("\0".join(self).encode()).hexdigest()[:12]
 
 
+def name_of(output: Any) -> str | None:
+    """The name of the figure that an output shows, if it shows one."""
+    metadata = output.get("metadata", {})
+    return metadata.get("hesslib", {}).get("figure") or metadata.get("scrapbook", {}).get("name")
+
+
 def pack_path(notebook: Path) -> Path:
     """Where the payloads of a notebook lie."""
     return notebook.parent / "figures" / f"{notebook.stem}.zip"
@@ -45,7 +51,7 @@ def take_out(cells: list[Any]) -> dict[str, Payload]:
             data = output.get("data", {})
             if PAGE in data and NUMBERS in data:
                 payload = Payload("".join(data.pop(PAGE)), "".join(data.pop(NUMBERS)))
-                taken[output["metadata"]["scrapbook"]["name"]] = payload
+                taken[name_of(output)] = payload
                 output["metadata"]["packed"] = payload.digest()
     return taken
 
@@ -95,7 +101,7 @@ def read(notebook: Path, cells: list[Any]) -> dict[str, tuple[int, Payload]]:
     for i, cell in enumerate(cells):
         for output in cell.get("outputs", []):
             data, metadata = output.get("data", {}), output.get("metadata", {})
-            name = metadata.get("scrapbook", {}).get("name")
+            name = name_of(output)
             if "packed" in metadata:
                 places[name], digests[name] = i, metadata["packed"]
             elif NUMBERS in data:

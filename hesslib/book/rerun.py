@@ -68,14 +68,17 @@ def said(cells: list[Any]) -> list[tuple[Any, list[str]]]:
     """What cells hold that must be equal, and the texts they show, without pictures and hashes of payloads."""
     found = []
     for cell in cells:
-        outputs = [] if "made_here()" in cell["source"] else cell.get("outputs", [])  # that cell says where it ran
+        where = re.search(r"\b(made_here|foot)\(", cell["source"])  # that cell says where it ran
+        outputs = [] if where else cell.get("outputs", [])
         fixed = [{k: v for k, v in cell.items() if k != "outputs"}]
         texts = []
         for output in outputs:
             data = {k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")}
-            metadata = {k: v for k, v in output.get("metadata", {}).items() if k != "packed"}
+            metadata = {
+                k: v for k, v in output.get("metadata", {}).items() if k not in ("packed", "hesslib", "image/png")
+            }
             fixed.append([output["output_type"], output.get("name"), metadata, list(data)])
-            texts += [output.get("text", ""), *data.values()]
+            texts += [output.get("text", ""), *data.values(), json.dumps(output.get("metadata", {}).get("hesslib", {}))]
         found.append((fixed, ["".join(t) if isinstance(t, list) else str(t) for t in texts]))
     return found
 

@@ -102,6 +102,8 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
+        if {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", [])):
+            cell.metadata["jupyter"] = {"source_hidden": True}  # folded in JupyterLab and VS Code too
         kept = []
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":

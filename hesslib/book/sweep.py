@@ -65,9 +65,10 @@ def grid_of(texts: list[str]) -> dict[str, list]:
 
 
 def numbers(node: nbformat.NotebookNode) -> dict[str, float]:
-    """The numbers that an executed notebook keeps for its text (``figures.number``), by name."""
+    """The numbers that an executed notebook has in its text (``text.say``), by name."""
     found = {}
     for output in (o for cell in node.cells for o in cell.get("outputs", [])):
+        found |= output.get("metadata", {}).get("hesslib", {}).get("numbers", {})
         label = output.get("metadata", {}).get("scrapbook", {})
         text = output.get("data", {}).get(f"{label.get('mime_prefix')}text/plain")
         if label and text:
