@@ -69,7 +69,7 @@ def learnt(hidden, seed):
 # %% tags=["hide-input"]
 def moment(iteration, hidden=p.hidden, seed=p.seed):
     """The spectrum at one moment."""
-    along, losses = learnt(hidden, seed)
+    along = learnt(hidden, seed)[0]
     values = along[moments.index(iteration)]
     ax = figures.panel("", xlim=(0.8, 2 * len(values)), ylim=(1e-12, 30))
     figures.ranked(ax, values, label="eigenvalues")

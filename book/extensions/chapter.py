@@ -56,6 +56,7 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     if first := re.match(r"# (?!%%)(.{3,60})\n", source):
         return f"Code: {first[1].rstrip('.')}"
     kinds = {
+        "parameters of this run": "injected-parameters" in tags,
         "parameters": "parameters" in tags or "resolve(" in source,
         "the figure above": len(names) == 1,
         "the figures above": len(names) > 1,
@@ -77,6 +78,8 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
         tags, source = cell["metadata"].get("tags", []), text_of(cell["source"])
         texts, names = shown_text(cell)
         cell["metadata"]["figures"] = names
+        if "injected-parameters" in tags:
+            tags = cell["metadata"]["tags"] = [*tags, "hide-input"]
         folded = "hide-input" in tags
         if folded:
             prompt = fold_name(source, tags, names)
