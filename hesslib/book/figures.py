@@ -280,6 +280,22 @@ def density(ax, values, law, bins: int = 30, label: str = "sample", name: str = 
     ax.legend()
 
 
+def law_ranks(ax, law, count: int, top: float, above: int = 0, **style) -> None:
+    """Draw a law as eigenvalues against rank: how many of ``count`` it puts above each value, from 1e-6 ``top`` up.
+
+    Args:
+        law: with ``cdf``.
+        count: number of eigenvalues.
+        top: the largest of them.
+        above: how many more lie above, which the law does not describe.
+        style: of the line.
+    """
+    x = np.geomspace(top * 1e-6, top * 1.5, 300)
+    rank = count * (1 - law.cdf(x)) + above
+    seen = (rank > 0.3) & (np.diff(rank, prepend=np.inf) != 0)
+    ax.plot(rank[seen], x[seen], **style)
+
+
 def here_and_stored(draw, here, stored, here_title: str = "this run", stored_title: str = "stored runs", **labels):
     """The same drawing of this run's data and of stored data, as two panels; 'not run' where there is none.
 

@@ -229,7 +229,7 @@ class DeformedMarchenkoPastur:
         return np.where(x < 0, 0.0, np.interp(x, *self._table, left=self.atom))[()]
 
 
-def distance(values, law):
+def distance(values: np.ndarray, law: MarchenkoPastur | DeformedMarchenkoPastur) -> float:
     """Kolmogorov-Smirnov distance of ascending eigenvalues (n,) from a law, over those above 1e-6 of the largest.
 
     The k-th eigenvalue is set against the share (k - 1/2) / n: up to 1/2n less than the supremum over all points.
