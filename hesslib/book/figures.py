@@ -128,6 +128,15 @@ def picture(name: str, alt: str, cells: str) -> str:
     return f"<div {head}>{cells}</div>"
 
 
+def one_style(group: re.Match) -> str:
+    """A group of markers with their style said once, if they have the same."""
+    styles = set(re.findall(r' style="([^"]*)"', group[2]))
+    if len(styles) != 1:
+        return group[0]
+    bare = re.sub(r' style="[^"]*"', "", group[2])
+    return f'<g clip-path="{group[1]}" style="{styles.pop()}">{bare}</g>'
+
+
 def page_type() -> str:
     """The type that a figure's HTML has: HTML if a reader sits at this kernel, else one that no viewer shows.
 
@@ -158,6 +167,7 @@ class Panels:
         # Hundredths of a point are enough, and a path on one line lets equal lines of two frames be shared.
         short = lambda m: re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", m[0]))
         text = re.sub(r' (d|x|y|transform)="[^"]*"', short, text)
+        text = re.sub(r'<g clip-path="([^"]*)">\s*((?:<use [^>]*/>\s*)+)</g>', one_style, text)
         text = text.replace("'DejaVu Sans'", FONTS)
         text = text[text.index("<svg") :].replace(INK, "currentColor")
         text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
