@@ -36,6 +36,8 @@ from hesslib.book.explore import explore
 from hesslib.book.parameters import integer, resolve
 from hesslib.book.store import Store
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
+
+# %% tags=["hide-input"]
 from hesslib.experiments.covariance import (
     LAWS,
     best_fit,

@@ -89,8 +89,7 @@ OLD = {
     "04_size",
     "05_algorithm",
     "06_basins",
-    "07_random_matrix",
-    "08_after",
+    "10_after",
 }
 ROLE = re.compile(r"\{(glue|ref|numref|doc|cite|term|eq)[:\w]*\}|^:::|^ *```\{|^\([\w-]+\)=$", re.M)
 new = pytest.mark.parametrize("source", [s for s in SOURCES if s.stem not in OLD], ids=[i for i in IDS if i not in OLD])
@@ -195,6 +194,8 @@ SMOKE = {
     "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
     "06_basins": ["-p", "small_batch=10", "-p", "seed=2"],
     "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
+    "08_examples": ["-p", "weight=0.1", "-p", "seed=1"],
+    "09_population": ["-p", "examples=60", "-p", "seed=1"],
     "10_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
 }
 

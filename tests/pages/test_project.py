@@ -54,7 +54,7 @@ BUDGETS = {
     "curvature": 3302,
     "theory": 492,
     "experiments": 918,
-    "book": 3610,
+    "book": 3644,
     "": 442,
 }
 
