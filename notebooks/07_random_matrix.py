@@ -404,7 +404,7 @@ def cell(size, t):
 
 
 # %% tags=["hide-input"]
-full = len(stored) == len(grid)
+full = all(len(stored.where(ratio=a)) > 1 for a in RATIOS)
 head = ["(ℓ − 1) / √α", "N", "law", "mean, less the law's", "deviation, over it"]
 head += ["above its 99 % point", "distance (limit: 1)"]
 if full:

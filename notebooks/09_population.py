@@ -74,9 +74,10 @@ this_run(p)
 # %% [markdown]
 # ## Any population covariance
 #
-# For the bulk and the places of outliers the extension to correlated data is older than the paper. The tool is the function $m(z) = \frac1N \sum_i \frac{1}{\lambda_i -
-# z}$ of the eigenvalues $\lambda_i$ of the $N \times N$ matrix $\frac1N X^\top \Sigma X$, which has the same nonzero eigenvalues as $G$. Just above the real axis its
-# imaginary part, over $\pi$, is the density of these eigenvalues. For large $M$ and $N$ it solves Silverstein's equation,
+# For the bulk and the places of outliers the extension to correlated data is older than the paper ([Silverstein 1995, Bai and Yao 2012](../book/references.md);
+# fluctuations: [Lee and Schnelli 2016, Knowles and Yin 2017](../book/references.md)). The tool is the function $m(z) = \frac1N \sum_i \frac{1}{\lambda_i - z}$ of the
+# eigenvalues $\lambda_i$ of the $N \times N$ matrix $\frac1N X^\top \Sigma X$, which has the same nonzero eigenvalues as $G$. Just above the real axis its imaginary
+# part, over $\pi$, is the density of these eigenvalues. For large $M$ and $N$ it solves Silverstein's equation,
 #
 # $$
 # z = -\frac1m + \alpha\, \Big\langle \frac{t}{1 + t m} \Big\rangle_t ,
@@ -115,10 +116,8 @@ def drawn(N, seed=p.seed):
     values, law = two_kinds(N, seed)
     ax = figures.panel("", "eigenvalue", "density", xlim=(0, 45), ylim=(0, 0.35))
     figures.density(ax, values, law, 45, name="Silverstein")
-    place, pieces = (
-        law.location(30.0),
-        ["one piece", "two pieces"][len(law.edges) - 1],
-    )
+    place = law.location(30.0)
+    pieces = ["one piece", "two pieces"][len(law.edges) - 1]
     ax.axvline(place, color=figures.COLORS["H"], ls=":")
     sentence = f"N = {N}: the bulk has {pieces}; the largest eigenvalue is "
     return sentence + f"{values[-1]:.1f}, by theory {place:.1f}.", ax
@@ -275,7 +274,8 @@ for i, w in enumerate((history.parameters[0], history.parameters[-1])):
     spectra = [pairs_of(r.at(w).ggn())[0] for r in risks]
     rng = np.random.default_rng([p.seed, i])
     held = risks[2].num_examples
-    here.append(explained(spectra, p.examples, c, held, rng, draws, laws))
+    with np.errstate(all="ignore"):  # fewer than C (C - 1) columns leave zeros
+        here.append(explained(spectra, p.examples, c, held, rng, draws, laws))
 
 
 # %%
@@ -289,10 +289,8 @@ def deviations(found, sample):
 def draw_leading(ax, found):
     """Leading sample eigenvalues over those of the population, and their null."""
     top, centre, wide = found["top"], found["centre_many"], 2 * found["spread_many"]
-    rank, theory = (
-        np.arange(1, len(centre) + 1),
-        {"color": figures.COLORS["theory"]},
-    )
+    rank = np.arange(1, len(centre) + 1)
+    theory = {"color": figures.COLORS["theory"]}
     ends = np.exp(centre - wide), np.exp(centre + wide)
     ax.fill_between(rank, *ends, alpha=0.25, lw=0, label="normal columns", **theory)
     place = np.where(found["slope"] > 0.3, found["psi"], np.nan) / top[-1]
@@ -379,11 +377,15 @@ mixed = Store().sweep("mixture", mixture, grid, run=p.scale == "paper")
 
 # %%
 kinds = {"start": (0, 1), "end": (1, 1), "end, one column of each example": (1, 2)}
-full = len(mixed) == len(grid)
-by_size = [mixed.where(examples=k) for k in SIZES] if full else []
-far = {k: [over_null(r, *at).values for r in by_size] for k, at in kinds.items()}
-share = {"start": [r.values("effective")[:, 0] / k for k, r in zip(SIZES, by_size)]}
-share["end"] = [r.values("effective")[:, 1] / k for k, r in zip(SIZES, by_size)]
+by_size = [mixed.where(examples=k) for k in SIZES]
+few = min(map(len, by_size))
+far = {
+    k: [over_null(r, *at).values[:few] for r in by_size] for k, at in kinds.items()
+}
+share = {
+    name: [r.values("effective")[:few, i] / k for k, r in zip(SIZES, by_size)]
+    for i, name in enumerate(("start", "end") if few else ())
+}
 
 # %% tags=["hide-input"]
 ALT = """Left, the distance from the law of the population over its null against N, at the start,
@@ -395,7 +397,7 @@ law = figures.panel(
 weight = figures.panel(
     "weight of the examples", "N", "effective number over N", **both_axes
 )
-for ax, curves in ((law, far), (weight, share)) if full else ():
+for ax, curves in ((law, far), (weight, share)) if few else ():
     for color, (name, runs) in zip(figures.SERIES, curves.items()):
         figures.band(ax, SIZES, np.array(runs).T, color, name, marker="o")
     ax.legend()
@@ -404,7 +406,7 @@ figures.figure(
     law,
     weight,
     caption="Stored runs of the mixture, fresh examples, median and range over seeds. Left, 1 is what normal columns of the same $\\Sigma$ give. Right, the number of examples that carry $G$: the squared sum of their weights $\\|U_n\\|^2$ over the sum of squares.",
-    alt=ALT if full else "Two empty panels, since the stored runs are missing.",
+    alt=ALT if few else "Two empty panels, since the stored runs are missing.",
 )
 
 # %% tags=["hide-input"]
