@@ -250,7 +250,7 @@ def two_units(draws, seed):
 
 
 # %%
-grid = [{"draws": 200, "seed": s} for s in range(min(6, p.seeds))]
+grid = [{"draws": 200, "seed": s} for s in range(min(5, p.seeds))]
 units = Store().sweep("two_units", two_units, grid, run=p.scale == "paper")
 
 # %% tags=["hide-input"]
@@ -336,7 +336,7 @@ grid = [
     {"ratio": a, "examples": n, "seed": s}
     for a in (0.5, 1.0, 2.0)
     for n in (100, 200, 400)
-    for s in range(min(8, p.seeds))
+    for s in range(min(3, p.seeds))
 ]
 single = Store().sweep("one_blob", one_blob, grid, run=p.scale == "paper")
 
@@ -412,7 +412,9 @@ def softmax_counts(classes, seed):
 
 
 # %%
-grid = [{"classes": c, "seed": s} for c in (2, 3, 5) for s in range(p.seeds)]
+grid = [
+    {"classes": c, "seed": s} for c in (2, 3, 5) for s in range(min(5, p.seeds))
+]
 counts = Store().sweep(
     "softmax_counts", softmax_counts, grid, run=p.scale == "paper"
 )
