@@ -72,7 +72,7 @@ def test_wings_import_only_what_they_may():
     """ground <- curvature, theory <- experiments <- book <- the command line."""
     ground = {"_checks", "_files", "_progress"}
     library = ground | {"curvature", "theory"}
-    allowed = {"curvature": 3980ground, "theory": ground, "experiments": 1037library, "book": 3640library | {"experiments"}}
+    allowed = {"curvature": ground, "theory": ground, "experiments": library, "book": library | {"experiments"}}
     for wing, may in allowed.items():
         for path in (ROOT / "hesslib" / wing).rglob("*.py"):
             text = path.read_text()
