@@ -425,10 +425,10 @@ numbers |= {
     "adapted": each(lambda r: r["distance_effective"][1] / r["null_many"][1].mean())
 }
 say(
-    """**Reading.** At the random start, with $N = 1{,}600$, the spectrum is {start:.2f} times as far from the law of $\\Sigma$ as normal columns would be, at the end of training (loss {losses:.4f}) {end:.0f} times. One column of each example does not mend it: {one:.0f} times.
+    """**Reading.** At the random start, with $N = 1{,}600$, the spectrum is {start:.2f} times as far from the law of $\\Sigma$ as normal columns would be, at the end of training (loss {losses:.2f}) {end:.0f} times. With one column of each example it is {one:.0f} times.
 
-    The examples explain it. $A_n$ vanishes for an example that is fitted with confidence. At the start {many:.0f} of 1,600 fresh examples carry $G$, at the end {few:.0f}: the badly fitted ones. With that number in the place of $N$ the distance is {adapted:.0f} times the null. So the theory applies to a network at its start, and loses its premise as the examples are fitted:
-    a few examples of very different weight are no sample of many alike.""",
+    The weights of the examples change. $A_n$ vanishes for an example that is fitted with confidence. At the start {many:.0f} of 1,600 fresh examples carry $G$, at the end {few:.0f}: the badly fitted ones. With that number in the place of $N$ the distance is {adapted:.0f} times the null. The law is near at the random start. It loses its premise as the examples are
+    fitted: a few examples of very different weight are no sample of many alike.""",
     **numbers,
 )
 
