@@ -362,9 +362,8 @@ say(
 # %% [markdown]
 # ### Over seeds and steps
 #
-# On digits a run takes seconds, so the stored runs have five seeds at each of three steps. Part I fits the digits (a loss of at most a hundredth of that of a
-# guess, 0.023) only at a step of 0.05. At 0.02 and 0.03 the line from Part I to Part II goes downhill, and such a line has no barrier by
-# definition. So the claims are judged at 0.05.
+# The stored runs have five seeds at each of three steps. Part I fits the digits (a loss of at most a hundredth of that of a guess, 0.023) only at a step of
+# 0.05. At 0.02 and 0.03 the line to Part II goes downhill, and such a line has no barrier by definition, so the claims are judged at 0.05.
 
 
 # %%
