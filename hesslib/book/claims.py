@@ -248,8 +248,8 @@ def files() -> list[Path]:
 
 @cache
 def ledger() -> dict[str, list[dict[str, Any]]]:
-    """``claims``, ``numbers`` and ``quotes`` of the ledger. Raises ``ParameterError`` where it is not well formed."""
-    book: dict[str, list[dict[str, Any]]] = {"claims": [], "numbers": [], "quotes": []}
+    """``claims`` and ``numbers`` of the ledger. Raises ``ParameterError`` where it is not well formed."""
+    book: dict[str, list[dict[str, Any]]] = {"claims": [], "numbers": []}
     for path in files():
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -259,7 +259,6 @@ def ledger() -> dict[str, list[dict[str, Any]]]:
         for claim in (one for entry in found.get("claims", ()) for one in expand(entry)):
             book["claims"].append(checked({**common, **claim}, path.name))
         book["numbers"] += [one for entry in found.get("numbers", ()) for one in expand(entry)]
-        book["quotes"] += found.get("quotes", ())
     book["claims"] = sorted(book["claims"] + first_ledger(), key=lambda claim: claim["chapter"])
     names = [entry["id"] for part in ("claims", "numbers") for entry in book[part]]
     twice = {n for n in names if names.count(n) > 1}

@@ -133,6 +133,24 @@ def test_a_spike_of_one_and_a_half_needs_1600_examples_and_many_more_to_be_told(
     assert overlap[800] < 0.2 and overlap[8000] > 0.5
 
 
+@answers("Exercise: a blob away from the origin")
+def test_a_blob_away_from_the_origin_has_the_predicted_outlier():
+    space = definitions("08_examples")
+    x, means = space["prepared"](100, 100, 1, 0, "raw")
+    top, guess = space["logistic"](x)[-1], space["predicted"](means, 1.0)[-1]
+    assert abs(guess / top - 1) < 0.05
+    assert guess < 0.25 * (1 + (means**2).sum())  # c at the centre is less than a quarter
+
+
+@answers("Exercise: theory on fewer steps")
+def test_after_thirty_steps_most_examples_still_carry_the_first_term():
+    space, share = definitions("09_population"), {}
+    for steps in (30, 3000):
+        history, risks = space["network"]("digits", 800, steps, 0)
+        share[steps] = space["effective"](risks[1].at(history.parameters[-1])) / 800
+    assert share[30] > 0.5 and share[3000] < 0.2
+
+
 @answers("Exercise: half the step")
 def test_half_the_step_ends_at_twice_the_sharpness():
     descend = definitions("10_after")["descend"]
