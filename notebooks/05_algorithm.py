@@ -78,7 +78,8 @@ from hesslib.book.explore import explore
 from hesslib.book.provenance import made_here
 from hesslib.book.store import Store
 from hesslib.experiments.data import mnist
-from hesslib.experiments.models import convolutional
+from hesslib.experiments.levels import local, passages, stacked
+from hesslib.experiments.models import convolutional, fully_connected
 from hesslib.experiments.training import accuracy, train
 
 # %% [markdown]
@@ -112,6 +113,63 @@ def trained(
         risk = EmpiricalRisk(model.double(), x, data.targets)
         result["eigenvalues"] = spectrum(risk.hessian()).eigenvalues
     return {"iterations": history.iterations, **result}
+
+
+# %%
+def converged(
+    batch,
+    step_size,
+    levels,
+    iterations,
+    limit,
+    counts,
+    full,
+    examples,
+    filters,
+    hidden,
+    seed,
+):
+    """A run to the last level of its training loss: what its stops are like, and with full the last level's spectrum."""
+    data = mnist(examples, seed=seed)
+    x, test = (
+        v.view(-1, 1, 28, 28).float().contiguous(memory_format=torch.channels_last)
+        for v in (data.inputs, data.test_inputs)
+    )
+    model = convolutional(filters, hidden, seed=seed).float()
+    options = {"step_size": step_size, "batch_size": batch, "seed": seed}
+    options |= {"levels": levels, "iterations": iterations, "limit": limit}
+    records, spectra = {}, {}
+    for stop, iteration, loss in passages(model, x, data.targets, **options):
+        right = accuracy(model, test, data.test_targets)
+        one = {"iteration": iteration, "loss": loss, "test_accuracy": right}
+        sizes = {"sizes": [examples, batch], "seed": seed}
+        now = local(model, x, data.targets, count=counts[stop], **sizes)
+        records[stop] = one | now
+        if full and stop == len(levels):
+            exact = EmpiricalRisk(model.double(), x.double(), data.targets)
+            spectra = {"eigenvalues": spectrum(exact.hessian()).eigenvalues}
+            model.float()
+    return stacked(records, len(levels) + 2) | spectra
+
+
+# %%
+def two_layers(
+    width, batch, shuffled, step_size, levels, iterations, limit, examples, seed
+):
+    """A fully connected network on digits, or on digits whose labels are shuffled: loss and accuracies at its stops."""
+    data = mnist(examples, seed=seed)
+    x, test, y = data.inputs.float(), data.test_inputs.float(), data.targets
+    if shuffled:
+        y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
+    model = fully_connected([784, width, width, 10], seed=seed).float()
+    options = {"step_size": step_size, "batch_size": batch, "seed": seed}
+    options |= {"levels": levels, "iterations": iterations, "limit": limit}
+    records = {}
+    for stop, iteration, loss in passages(model, x, y, **options):
+        records[stop] = {"iteration": iteration, "loss": loss}
+        records[stop]["train_accuracy"] = accuracy(model, x, y)
+        records[stop]["test_accuracy"] = accuracy(model, test, data.test_targets)
+    return stacked(records, len(levels) + 2)
 
 
 # %%
