@@ -1,7 +1,4 @@
-"""What the book's build needs beyond Jupyter Book.
-
-MathJax from its package; below each figure its numbers, its cell and its command; tables from metadata.
-"""
+"""What the book's build needs beyond Jupyter Book: MathJax from its package, and tables from metadata."""
 
 import ast
 import importlib.util
@@ -15,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
@@ -52,52 +48,6 @@ def kit(name: str):
         sys.modules[alone] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
         spec.loader.exec_module(sys.modules[alone])
     return sys.modules[alone]
-
-
-def figures_of(path: Path) -> dict[str, tuple[int, tuple[str, str]]]:
-    """The figures of a notebook: name to index of the cell that made it, and its HTML and numbers; none if damaged."""
-    try:
-        return kit("payload").read(path, json.loads(path.read_text(encoding="utf-8"))["cells"])
-    except kit("payload").PackError:
-        return {}
-
-
-def restore_pages(app, docname, source) -> None:
-    """Give the figures of a stored notebook their HTML back; their numbers go beside the page, not on it."""
-    path, payload = Path(app.srcdir) / f"{docname}.ipynb", kit("payload")
-    if not path.exists():
-        return
-    app.env.note_dependency(str(payload.pack_path(path)))
-    notebook = json.loads(source[0])
-    try:
-        figures = payload.read(path, notebook["cells"])
-    except payload.PackError as error:
-        again = f"python -m hesslib run {path.stem[:2]}"
-        logger.warning(f"{error}; figures stand still and have no numbers until: {again}", location=docname)
-        figures = {}
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            data, name = output.get("data", {}), output.get("metadata", {}).get("scrapbook", {}).get("name")
-            data.pop(payload.PAGE, None)
-            data.pop(payload.NUMBERS, None)
-            if name in figures:
-                data["text/html"] = figures[name][1].html
-    source[0] = json.dumps(notebook)
-
-
-def notebooks(app) -> list[Path]:
-    """The executed notebooks that are part of the book."""
-    found = (Path(app.srcdir) / f"{name}.ipynb" for name in sorted(app.env.found_docs))
-    return [p for p in found if p.exists()]
-
-
-def write_numbers(app, error) -> None:
-    """Put the numbers of every figure beside the pages."""
-    for path in notebooks(app) if error is None else []:
-        for name, (_, figure) in figures_of(path).items():
-            target = Path(app.outdir) / "numbers" / f"{path.stem}-{name}.csv"
-            target.parent.mkdir(exist_ok=True)
-            target.write_text(figure.csv, encoding="utf-8")
 
 
 @cache
@@ -141,37 +91,6 @@ def command(path: Path) -> str:
         f"-p {q['name']} {shlex.quote(str(q['values']['quick']))}" for q in parameters_of(path) if q["name"] != "scale"
     ]
     return " \\\n  ".join([f"papermill notebooks/{path.name} out.ipynb", *given])
-
-
-def complete_figures(app, doctree) -> None:
-    """Below each figure of a notebook: its numbers, the cell that made it, and the command that makes it again."""
-    path = Path(app.srcdir) / f"{app.env.docname}.ipynb"
-    if not path.exists():
-        return
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    found, stored = figures_of(path), ""
-    if any("Store()" in "".join(c["source"]) for c in cells):
-        stored = "<p>What this page reads from stored runs is read again. Those that are missing are computed by "
-        stored += f"<code>python -m hesslib run {path.stem[:2]} --scale paper</code>.</p>"
-    sources = {n["cell_index"]: n for n in doctree.findall(nodes.container) if "cell_index" in n}
-    up = "../" * app.env.docname.count("/")
-    for figure in doctree.findall(nodes.figure):
-        name = re.search(r'data-name="(\w+)"', figure.astext())
-        if name is None or name[1] not in found:
-            continue
-        name, cell = name[1], sources.get(found[name[1]][0])
-        links = [f'<a href="{up}numbers/{path.stem}-{name}.csv" download>numbers (CSV)</a>']
-        if cell is not None:
-            inputs = [n for n in cell.findall(nodes.container) if n.get("nb_element") == "cell_code_source"]
-            inputs[0]["ids"].append(f"cell-{name}")
-            links.append(f'<a href="#cell-{name}">the cell that made it</a>')
-        line = command(path)
-        figure += nodes.legend(
-            "",
-            nodes.raw("", f"<p>{' · '.join(links)}</p><details><summary>make it again</summary>", format="html"),
-            nodes.literal_block(line, line, language="bash"),
-            nodes.raw("", f"{stored}</details>", format="html"),
-        )
 
 
 def cost_line(path: Path, root: Path) -> str:
@@ -230,24 +149,6 @@ def mend_page(app, pagename, templatename, context, doctree) -> None:
     body = context.get("body", "")
     body = re.sub(r'<table class="[^"]*\btable\b[^"]*"', r'\g<0> tabindex="0"', body)
     context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
-
-
-class ChapterClaims(SphinxDirective):
-    """The claim box of every chapter, under a link to the chapter."""
-
-    def run(self) -> list[nodes.Node]:
-        lines = []
-        for path in sorted((Path(self.env.srcdir) / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-            self.env.note_dependency(str(path))
-            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-            text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-            claim = re.search(r"^:::\{admonition\} The paper's claims?\n:class: \w+\n(.*?)^:::$", text, re.M | re.S)
-            if claim and path.with_suffix("").relative_to(self.env.srcdir).as_posix() in self.env.found_docs:
-                label = re.match(r"\((\S+)\)=", text)[1]
-                lines += [f"{{ref}}`{label}`", ": " + claim[1].strip().replace("\n", "\n  "), ""]
-        holder = nodes.container()
-        self.state.nested_parse(StringList("\n".join(lines).splitlines(), source=self.env.docname), 0, holder)
-        return holder.children
 
 
 class ParameterTables(SphinxDirective):
@@ -445,14 +346,10 @@ def cost_report(env) -> dict:
 
 def setup(app):
     app.connect("builder-inited", copy_mathjax)
-    app.connect("source-read", restore_pages)
-    app.connect("doctree-read", complete_figures)
     app.connect("doctree-read", add_cost)
     app.connect("doctree-read", join_punctuation)
     app.connect("doctree-resolved", hold_together)
     app.connect("html-page-context", mend_page)
-    app.connect("build-finished", write_numbers)
-    app.add_directive("chapter-claims", ChapterClaims)
     app.add_directive("parameter-tables", ParameterTables)
     app.add_directive("notebook-table", NotebookTable)
     app.add_directive("results-table", ResultsTable)

@@ -194,7 +194,7 @@ def kept_number(value: Any) -> float | int | bool | None:
 
 def check(
     statement: str, value: Any, *, below: float | None = None, above: float | None = None, otherwise: str = "FAIL"
-) -> bool:
+) -> None:
     """Print whether a statement holds: ``statement: pass``, or ``statement: FAIL (value)``.
 
     Args:
@@ -208,7 +208,6 @@ def check(
     held = held and (below is None or bool(value < below)) and (above is None or bool(value > above))
     number = "" if below is None and above is None else f" ({value:.3g})"
     print(f"{statement}: {'pass' if held else otherwise + number}")
-    return held
 
 
 def learnt(loss: float, classes: int) -> bool:
