@@ -116,60 +116,48 @@ def trained(
 
 
 # %%
+def pictures(digits):
+    """Digits as float32 images, in the layout in which convolutions are quickest."""
+    images = digits.view(-1, 1, 28, 28).float()
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 def converged(
-    batch,
-    step_size,
-    levels,
-    iterations,
-    limit,
-    counts,
-    full,
-    examples,
-    filters,
-    hidden,
-    seed,
+    batch, step_size, seed, examples, filters, hidden, counts, exact_at, **stops
 ):
-    """A run to the last level of its training loss: what its stops are like, and with full the last level's spectrum."""
+    """A run by its stops: what each is like, and the whole spectrum at one of them."""
     data = mnist(examples, seed=seed)
-    x, test = (
-        v.view(-1, 1, 28, 28).float().contiguous(memory_format=torch.channels_last)
-        for v in (data.inputs, data.test_inputs)
-    )
+    x, y, test = pictures(data.inputs), data.targets, pictures(data.test_inputs)
     model = convolutional(filters, hidden, seed=seed).float()
     options = {"step_size": step_size, "batch_size": batch, "seed": seed}
-    options |= {"levels": levels, "iterations": iterations, "limit": limit}
-    records, spectra = {}, {}
-    for stop, iteration, loss in passages(model, x, data.targets, **options):
-        right = accuracy(model, test, data.test_targets)
-        one = {"iteration": iteration, "loss": loss, "test_accuracy": right}
-        sizes = {"sizes": [examples, batch], "seed": seed}
-        now = local(model, x, data.targets, count=counts[stop], **sizes)
-        records[stop] = one | now
-        if full and stop == len(levels):
-            exact = EmpiricalRisk(model.double(), x.double(), data.targets)
-            spectra = {"eigenvalues": spectrum(exact.hessian()).eigenvalues}
+    records, exact, norms = {}, {}, {"sizes": [examples, batch], "seed": seed}
+    for stop, iteration, loss in passages(model, x, y, **options, **stops):
+        found = {"iteration": iteration, "loss": loss}
+        found["test_accuracy"] = accuracy(model, test, data.test_targets)
+        found |= local(model, x, y, count=counts[stop], **norms)
+        records[stop] = found
+        if stop == exact_at:
+            risk = EmpiricalRisk(model.double(), x.double(), y)
+            exact = {"eigenvalues": spectrum(risk.hessian()).eigenvalues}
             model.float()
-    return stacked(records, len(levels) + 2) | spectra
+    return stacked(records, len(counts)) | exact
 
 
 # %%
-def two_layers(
-    width, batch, shuffled, step_size, levels, iterations, limit, examples, seed
-):
-    """A fully connected network on digits, or on digits whose labels are shuffled: loss and accuracies at its stops."""
+def two_layers(width, batch, shuffled, step_size, examples, seed, **stops):
+    """A fully connected network by its stops; ``shuffled`` labels tell nothing of the digits."""
     data = mnist(examples, seed=seed)
     x, test, y = data.inputs.float(), data.test_inputs.float(), data.targets
     if shuffled:
         y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
     model = fully_connected([784, width, width, 10], seed=seed).float()
     options = {"step_size": step_size, "batch_size": batch, "seed": seed}
-    options |= {"levels": levels, "iterations": iterations, "limit": limit}
     records = {}
-    for stop, iteration, loss in passages(model, x, y, **options):
+    for stop, iteration, loss in passages(model, x, y, **options, **stops):
         records[stop] = {"iteration": iteration, "loss": loss}
         records[stop]["train_accuracy"] = accuracy(model, x, y)
         records[stop]["test_accuracy"] = accuracy(model, test, data.test_targets)
-    return stacked(records, len(levels) + 2)
+    return stacked(records, len(stops["levels"]) + 2)
 
 
 # %%
