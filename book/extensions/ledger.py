@@ -1,4 +1,4 @@
-"""The claims ledger on the pages: its table, its explanations, and verdicts and numbers within the text.
+"""The claims ledger on the pages: its grid and list, and verdicts and numbers within the text.
 
 Everything comes from ``book/claims.json``, which ``python -m hesslib claims --acknowledge`` writes and a test holds
 against the stored results; so building the pages needs neither torch nor the results.
@@ -9,31 +9,43 @@ import re
 from html import escape
 from pathlib import Path, PurePosixPath
 
+import yaml
 from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 LOG = logging.getLogger(__name__)
 PAGE = "book/claims"
-VERDICTS = ("holds", "holds in part", "does not hold", "not run")
+MARKS = {"holds": "✓", "does not hold": "✗", "undecided": "?", "one run": "1", "premise not met": "∅", "not run": "·"}
 
-# Rows are found by text, verdict and chapter; without script the whole table stands.
+# Claims are found by text, verdict and chapter; without script the whole list stands. A link to a claim opens its fold.
 FILTER = """
 <script>
 (() => {
-  const bar = document.querySelector(".ledger-filter"), rows = [...document.querySelectorAll(".ledger tbody tr")];
+  const bar = document.querySelector(".ledger-filter"), all = [...document.querySelectorAll(".ledger-claim")];
   const [text, verdict, chapter] = bar.querySelectorAll("input, select"), count = bar.querySelector("output");
   const show = () => {
     const words = text.value.toLowerCase().split(/\\s+/);
-    for (const row of rows)
-      row.hidden = !(words.every(w => row.textContent.toLowerCase().includes(w)) &&
-        (!verdict.value || row.dataset.verdict === verdict.value) &&
-        (!chapter.value || row.dataset.chapter === chapter.value));
-    count.textContent = rows.filter(row => !row.hidden).length + " of " + rows.length + " claims";
+    for (const claim of all)
+      claim.hidden = !(words.every(w => claim.textContent.toLowerCase().includes(w)) &&
+        (!verdict.value || claim.dataset.verdict === verdict.value) &&
+        (!chapter.value || claim.dataset.chapter === chapter.value));
+    for (const section of document.querySelectorAll("section.ledger-chapter"))
+      section.hidden = !section.querySelector(".ledger-claim:not([hidden])");
+    count.textContent = all.filter(claim => !claim.hidden).length + " of " + all.length + " claims";
+  };
+  const open = () => {
+    const claim = location.hash.startsWith("#claim-") && document.getElementById(location.hash.slice(1));
+    if (!claim) return;
+    if (claim.hidden) { bar.reset(); show(); }
+    claim.querySelector("details").open = true;
+    claim.scrollIntoView();
   };
   bar.addEventListener("input", show);
+  addEventListener("hashchange", open);
   bar.hidden = false;
   show();
+  open();
 })();
 </script>
 """
@@ -58,104 +70,172 @@ def source(claim: dict) -> tuple[str, str] | None:
     return (f"notebooks/{made['notebook']}", nodes.make_id(made["section"])) if made else None
 
 
+def chapters(env, claims: list[dict]) -> dict[str, str]:
+    """The chapters that have claims, in order, with their titles where the notebook is there."""
+    found = {}
+    for name in sorted({c["chapter"] for c in claims}):
+        path, title = Path(env.srcdir) / "notebooks" / f"{name}.ipynb", None
+        if path.exists():
+            title = re.search(r'^\s*"# (.+?)(?:\\n)?",?$', path.read_text(encoding="utf-8"), re.M)
+        number = re.match(r"\d+", name)
+        found[name] = f"Chapter {int(number[0])}. {title[1]}" if title and number else name
+    return found
+
+
 def badge(claim: dict) -> str:
-    """The verdict, coloured."""
-    return f'<span class="verdict {nodes.make_id(claim["verdict"])}">{claim["verdict"]}</span>'
+    """The verdict, coloured, with its mark."""
+    verdict = claim["verdict"]
+    mark = f'<span aria-hidden="true">{MARKS[verdict]}</span>'
+    return f'<span class="verdict {nodes.make_id(verdict)}">{mark} {verdict}</span>'
 
 
-def row(claim: dict, here: str, pages: set[str]) -> str:
-    """One claim as a row of the table."""
-    checks = asked = ""
-    for c in claim["checks"]:
-        mark = {True: " ✓", False: " ✗", None: ""}[c["passed"]]
-        checks += f"<p>{escape(c['measured'])}{mark}</p>"
-        asked += f"<p>{escape(c['quantity'])}: <b>{escape(c['measured'])}</b>, asked {escape(c['demand'])}{mark}.<br>"
-        asked += f"<code>{escape(c['expression'])}</code> on {escape(c['results'])}</p>"
-    where, made = escape(claim["chapter"]), source(claim)
-    if made and made[0] in pages:
-        where = f'<a href="{relative(here, made[0])}#{made[1]}">{where}</a>'
-    why = f'<a href="#why-{claim["id"]}">why</a>' if claim["why"] else ""
-    section = ("Section " if claim["section"][0].isdigit() else "") + claim["section"]
-    seeds = f"{claim['seeds']} seed{'s' * (claim['seeds'] > 1)}, scale {claim['scale']}" if claim["seeds"] else ""
-    if claim["date"]:
-        asked += f"<p>Computed {claim['date']} on {escape(claim['device'])}, by "
-        asked += f"<code>{escape(claim['source'].get('function', ''))}</code>.</p>"
-    return (
-        f'<tr id="claim-{claim["id"]}" data-verdict="{claim["verdict"]}" data-chapter="{claim["chapter"]}">'
-        f'<td data-head="Claim">{escape(claim["statement"])}<small>{escape(section)}; {where}; '
-        f"<code>{claim['id']}</code></small></td>"
-        f'<td data-head="Paper">{escape(claim["paper"])}</td>'
-        f'<td data-head="Measured">{checks}<details><summary>what, how</summary>{asked}</details></td>'
-        f'<td data-head="Verdict">{badge(claim)}<small>{seeds} {why}</small></td></tr>'
-    )
+def said(claim: dict) -> str:
+    """The statement and its part, as text."""
+    return claim["statement"] + (f" ({claim['part']})" if claim["part"] else "")
 
 
-class ClaimsTable(SphinxDirective):
-    """Every claim with its verdict, to be filtered by text, verdict and chapter."""
+class ClaimsGrid(SphinxDirective):
+    """The verdicts at one glance: a row for each chapter, a square for each claim, and how many there are of each."""
 
     def run(self) -> list[nodes.Node]:
         claims = read(self.env)["claims"]
-        options = lambda values: "".join(f"<option>{v}</option>" for v in values)
-        chapters = sorted({c["chapter"] for c in claims})
-        rows = "".join(row(c, self.env.docname, self.env.found_docs) for c in claims)
-        text = (
-            '<form class="ledger-filter" hidden onsubmit="return false"><label>Find <input type="search"></label>'
-            f'<label>Verdict <select><option value="">all</option>{options(VERDICTS)}</select></label>'
-            f'<label>Chapter <select><option value="">all</option>{options(chapters)}</select></label>'
-            '<output aria-live="polite"></output></form>'
-            '<table class="ledger"><thead><tr><th>Claim</th><th>Paper</th><th>Measured</th><th>Verdict</th></tr>'
-            f"</thead><tbody>{rows}</tbody></table>"
+        found = [c["verdict"] for c in claims]
+        key = "".join(
+            f'<li><span class="square {nodes.make_id(v)}" aria-hidden="true">{mark}</span> {found.count(v)} {v}</li>'
+            for v, mark in MARKS.items()
+            if v in found
         )
-        return [nodes.raw("", text + FILTER, format="html")]
+        rows = ""
+        for chapter, title in chapters(self.env, claims).items():
+            squares = "".join(
+                f'<li><a class="square {nodes.make_id(c["verdict"])}" href="#claim-{c["id"]}" '
+                f'title="{escape(said(c), quote=True)} {c["verdict"]}"><span aria-hidden="true">{MARKS[c["verdict"]]}'
+                f'</span><span class="said">{escape(said(c))} {c["verdict"]}</span></a></li>'
+                for c in claims
+                if c["chapter"] == chapter
+            )
+            rows += f'<div class="row"><span class="label">{escape(title)}</span><ul>{squares}</ul></div>'
+        return [nodes.raw("", f'<div class="ledger-grid"><ul class="key">{key}</ul>{rows}</div>', format="html")]
 
 
-class ClaimsWhy(SphinxDirective):
-    """A paragraph for each claim with the verdict given as argument."""
-
-    required_arguments, final_argument_whitespace = 1, True
+class ClaimsSame(SphinxDirective):
+    """What 'the same' means, from the table that the claims refer to."""
 
     def run(self) -> list[nodes.Node]:
-        found = []
-        for claim in read(self.env)["claims"]:
-            if claim["verdict"] == self.arguments[0]:
-                found.append(nodes.paragraph("", "", nodes.strong("", claim["statement"]), ids=[f"why-{claim['id']}"]))
-                found[-1] += nodes.Text(f" {claim['why']} ")
-                found[-1] += nodes.reference("", "Row", refuri=f"#claim-{claim['id']}", internal=True)
-        return found or [nodes.paragraph("", "None.")]
+        path = Path(self.env.srcdir) / "book" / "claims" / "same.yml"
+        self.env.note_dependency(str(path))
+        lines = nodes.bullet_list()
+        for rule in yaml.safe_load(path.read_text(encoding="utf-8")).values():
+            words = f"{rule['words'][0].upper()}{rule['words'][1:]}."
+            lines += nodes.list_item("", nodes.paragraph("", words))
+        return [lines]
+
+
+def facts(claim: dict, here: str, pages: set[str]) -> list[tuple[str, str]]:
+    """What the fold of a claim says, as terms and HTML."""
+    words, plural = escape, lambda n, word: f"{n} {word}{'s' * (n != 1)}"
+    method = {"mean": "mean", "share": "share of the runs", "median": "median"}[claim["statistic"]]
+    method += ", of logarithms" if claim["scale"] == "log" else ""
+    runs = f"{plural(claim['runs'], 'independent run')}, {plural(claim['stored'], 'stored result')}"
+    runs += f"; {claim['left_out']} left out by the premises" if claim["left_out"] else ""
+    found = [("The paper", words(f"{claim['section']}: “{claim['paper']}”"))]
+    found += [("Later literature", "This claim is not the paper's.")] if claim["later"] else []
+    found += [("Setting", words(claim["setting"]))] if claim["setting"] else []
+    found += [("Deciding quantity", f"{words(claim['quantity'])}<br><code>{words(claim['expression'])}</code>")]
+    found += [("Premises", "<br>".join(map(words, claim["premises"])))] if claim["premises"] else []
+    if claim["measured"]:
+        interval = ", with 95 % interval" if claim["interval"] else ""
+        found += [("Measured", f"{words(claim['measured'])} ({method}{interval})")]
+    found += [("Bound", words(claim["bound"])), ("Why this bound", words(claim["why"]))]
+    known = "The bound was set with the results known."
+    found += [("Registered", known if claim["registered"] == "known" else words(claim["registered"]))]
+    made = source(claim)
+    where = f"<code>{words(claim['results'])}</code>"
+    if made and made[0] in pages:
+        where = f'<a href="{relative(here, made[0])}#{made[1]}">{where}</a>'
+    where += "".join(f", {words(k)} = {words(json.dumps(v))}" for k, v in claim["where"].items())
+    found += [("Runs", f"{runs} of {where}" if claim["stored"] else f"none yet of {where}")]
+    if claim["date"]:
+        found += [("Computed", words(f"{claim['date']} on {claim['device']}"))]
+    if claim["context"]:
+        rows = "".join(f"<li>{words(c['quantity'])}: {words(c['measured'])}</li>" for c in claim["context"])
+        found += [("For context", f"<ul>{rows}</ul>")]
+    for old in claim["before"]:
+        text = f"{old['bound']}: measured {old['measured']}, {old['verdict']}. {old['why']}"
+        found += [("An older test", words(text))]
+    return found
+
+
+def entry(claim: dict, here: str, pages: set[str]) -> str:
+    """One claim: its statement with verdict and number, and the fold."""
+    rows = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts(claim, here, pages))
+    explains = f'<p class="explains">{escape(claim["explains"])}</p>' if claim["explains"] else ""
+    part = f" <em>{escape(claim['part'])}</em>" if claim["part"] else ""
+    measured = f"{escape(claim['measured'])}, asked {escape(claim['bound'])}" if claim["measured"] else "not run"
+    return (
+        f'<div class="ledger-claim" id="claim-{claim["id"]}" data-verdict="{claim["verdict"]}" '
+        f'data-chapter="{claim["chapter"]}"><p>{badge(claim)} {escape(claim["statement"])}{part}</p>{explains}'
+        f"<details><summary>{measured}</summary><dl>{rows}<dt>Name</dt><dd><code>{claim['id']}</code></dd></dl></details></div>"
+    )
+
+
+class ClaimsList(SphinxDirective):
+    """Every claim under its chapter, to be filtered by text, verdict and chapter."""
+
+    def run(self) -> list[nodes.Node]:
+        claims, here, pages = read(self.env)["claims"], self.env.docname, self.env.found_docs
+        titles = chapters(self.env, claims)
+        verdicts = [v for v in MARKS if any(c["verdict"] == v for c in claims)]
+        option = lambda value, text: f'<option value="{value}">{escape(text)}</option>'
+        bar = (
+            '<form class="ledger-filter" hidden onsubmit="return false"><label>Find <input type="search"></label>'
+            f"<label>Verdict <select>{option('', 'all')}{''.join(option(v, v) for v in verdicts)}</select></label>"
+            f"<label>Chapter <select>{option('', 'all')}{''.join(option(*t) for t in titles.items())}</select></label>"
+            '<output aria-live="polite"></output></form>'
+        )
+        found = [nodes.raw("", bar, format="html")]
+        for chapter, title in titles.items():
+            section = nodes.section("", nodes.title("", title), ids=[f"ledger-{nodes.make_id(chapter)}"])
+            section["classes"] += ["ledger-chapter"]
+            lines = "".join(entry(c, here, pages) for c in claims if c["chapter"] == chapter)
+            section += nodes.raw("", lines, format="html")
+            found.append(section)
+        # the script comes last, when all that it moves is there
+        found[-1] += nodes.raw("", FILTER, format="html")
+        return found
 
 
 def verdict(claim: dict, here: str) -> nodes.reference:
-    """The verdict in the text of a page, linked to its row."""
+    """The verdict in the text of a page, linked to its claim in the ledger."""
     refuri = f"{relative(here, PAGE)}#claim-{claim['id']}"
     classes = ["verdict", nodes.make_id(claim["verdict"])]
     return nodes.reference("", claim["verdict"], internal=True, refuri=refuri, classes=classes)
 
 
 def add_verdicts(app, doctree) -> None:
-    """A section with a chapter's claims and their verdicts, before its limits."""
+    """A section with a chapter's claims and their verdicts, before its limits, where the chapter has none of its own."""
     here = app.env.docname
     claims = [c for c in read(app.env)["claims"] if here == f"notebooks/{c['chapter']}"]
-    limits = next((s for s in doctree.findall(nodes.section) if s[0].astext() == "Limits"), None)
-    if limits is None or not claims:
+    titles = {s[0].astext(): s for s in doctree.findall(nodes.section)}
+    if "Limits" not in titles or "Verdicts" in titles or not claims:
         return
     found = nodes.bullet_list()
     for claim in claims:
-        line = nodes.paragraph("", "", nodes.Text(f"{claim['statement']} "), verdict(claim, here))
-        telling = [c for c in claim["checks"] if c["passed"] is False] or claim["checks"][:1]
-        asked = "; ".join(f"{c['quantity']}: {c['measured']}, asked {c['demand']}" for c in telling)
-        line += nodes.Text(f" ({asked})")
+        line = nodes.paragraph("", "", nodes.Text(f"{said(claim)} "), verdict(claim, here))
+        measured = f"{claim['measured']}, " if claim["measured"] else ""
+        line += nodes.Text(f" ({claim['quantity']}: {measured}asked {claim['bound']})")
         found += nodes.list_item("", line)
     text = (
-        "Computed from the stored results, as mean and standard deviation over runs; where something is asked "
-        "‘on average’ the mean alone is judged. Of a claim that holds in part or not, only what fails is shown. "
-        "A verdict links to its row in the ledger, which says how and why."
+        "From the stored runs, with the 95 % interval over independent ones. A verdict links to its place in the "
+        "ledger, which says how and why."
     )
     section = nodes.section("", nodes.title("", "Verdicts"), nodes.paragraph("", text), found, ids=["verdicts"])
+    limits = titles["Limits"]
     limits.parent.insert(limits.parent.index(limits), section)
 
 
 class Verdict(SphinxRole):
-    """``{claim}`id```: the verdict with its number, linked to its row."""
+    """``{claim}`id```: the verdict with its colour, linked to its place in the ledger."""
 
     def run(self):
         claims = {c["id"]: c for c in read(self.env)["claims"]}
@@ -176,11 +256,12 @@ class Number(SphinxRole):
 
 
 class Count(SphinxRole):
-    """``{claims-count}`verdict```: how many claims have a verdict; ``all`` counts them all."""
+    """``{claims-count}`verdict```: how many claims have a verdict; ``all`` counts them all, ``statements`` parts as one."""
 
     def run(self):
-        verdicts = [c["verdict"] for c in read(self.env)["claims"]]
-        number = len(verdicts) if self.text == "all" else verdicts.count(self.text)
+        claims = read(self.env)["claims"]
+        counts = {"all": len(claims), "statements": len({c["of_statement"] or c["id"] for c in claims})}
+        number = counts.get(self.text, [c["verdict"] for c in claims].count(self.text))
         return [nodes.Text(str(number))], []
 
 
@@ -195,8 +276,9 @@ def check_anchors(app, env) -> None:
 
 
 def setup(app):
-    app.add_directive("claims-table", ClaimsTable)
-    app.add_directive("claims-why", ClaimsWhy)
+    app.add_directive("claims-grid", ClaimsGrid)
+    app.add_directive("claims-same", ClaimsSame)
+    app.add_directive("claims-list", ClaimsList)
     app.add_role("claim", Verdict())
     app.add_role("number", Number())
     app.add_role("claims-count", Count())

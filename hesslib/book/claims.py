@@ -1,16 +1,20 @@
 """The claims ledger: what the paper says, and the verdict that the stored results give.
 
-``book/claims.yml`` states each claim with one or more checks. A check evaluates an expression for each stored run
-and asks where the values must lie. Nothing here or there says what the outcome is; the outcome that the book shows
-lies in ``book/claims.json``, and a test fails while it is not the one computed.
+``book/claims/NN_topic.yml`` states the claims that a chapter examines. Each has one deciding check: a quantity, evaluated
+for each stored run; premises that a run must meet to count; a bound, and where it comes from; and the date on which the
+bound was registered. The verdict follows from the 95 % interval over independent runs (``judging``). Nothing here or
+there says what the outcome is; the outcome that the book shows lies in ``book/claims.json``, and a test fails while it is
+not the one computed. CONTRIBUTING.md says how to add a claim.
 """
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from string import Template
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,32 +23,23 @@ from scipy import stats
 
 from .._files import replacing
 from ..curvature.outliers import count_outliers
+from . import judging
 from .closure import Experiment, experiments, present, tree
 from .parameters import ParameterError
 from .paths import ROOT
 from .store import published_labels, published_result, stale
 
-LEDGER = ROOT / "book" / "claims.yml"
+LEDGER = ROOT / "book" / "claims"
+PAPER = ROOT / "book" / "paper.yml"
 ACKNOWLEDGED = ROOT / "book" / "claims.json"
-CHECK_KEYS = {"quantity", "results", "where", "each", "by", "group", "of", "format"}
-BOUNDS = ("at_least", "at_most", "within", "covers")
-OF = {"every": "in every run", "mean": "on average", "median": "in the median", "most": "in most runs"}
+MEASURED = {"results", "where", "each", "by", "group", "independent", "with", "of", "scale", "format", "quantity"}
+JUDGED = MEASURED | {"bound", "same", "different", "to", "why", "premise", "registered", "explains", "context", "before"}
+CLAIM = JUDGED | {"id", "section", "paper", "statement", "part", "setting", "later", "chapter", "of_statement"}
+NEEDED = ("id", "section", "paper", "statement", "quantity", "results", "registered")
+Run = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
-class Measure:
-    """One number for each run (or group of runs): its mean, standard deviation, range, and where it came from."""
-
-    def __init__(self, values: np.ndarray, runs: list[tuple[dict, dict, dict]]) -> None:
-        self.values, self.made = np.asarray(values, dtype=float), [made for _, _, made in runs]
-        self.seeds = len({q.get("seed") for q, _, _ in runs})
-        self.count, self.mean, self.median = len(self.values), float(self.values.mean()), float(np.median(self.values))
-        self.std = float(self.values.std(ddof=1)) if self.count > 1 else 0.0
-        self.low, self.high = float(self.values.min()), float(self.values.max())
-
-    def record(self) -> dict[str, float]:
-        """The numbers, to seven digits."""
-        keys = ("mean", "std", "low", "high", "median", "count", "seeds")
-        return {key: float(f"{getattr(self, key):.7g}") for key in keys}
+# ---------------------------------------------------------------- stored runs and their numbers
 
 
 @cache
@@ -61,7 +56,7 @@ def origin(name: str) -> dict[str, str]:
 
 
 @cache
-def stored(name: str) -> list[tuple[dict, dict, dict]]:
+def stored(name: str) -> list[Run]:
     """Parameters, arrays and label of every published run of an experiment that is not stale, by parameters."""
     labels = [label for label in published_labels(name) if not stale(label, made()[1].get(name, ""))]
     found = [(label["parameters"], published_result(label), label) for label in labels]
@@ -73,157 +68,326 @@ def matches(value: Any, wanted: Any) -> bool:
     return value == wanted or (isinstance(wanted, list) and not isinstance(value, list) and value in wanted)
 
 
-def measure(spec: dict[str, Any]) -> Measure | None:
-    """The values of a check or number over its stored runs; None if there are none.
+def runs_of(name: str, where: dict[str, Any]) -> list[Run]:
+    """The stored runs of an experiment with the parameters wanted."""
+    return [r for r in stored(name) if all(k in r[0] and matches(r[0][k], w) for k, w in where.items())]
 
-    ``each`` is an expression in numpy's functions, scipy's ``stats``, ``count_outliers``, and the arrays and parameters
-    of one run. With ``by``, the runs of one seed are ordered by that parameter, and ``group`` makes one number of their
-    values ``v``.
+
+@cache
+def _paper() -> dict[str, Any]:
+    return yaml.safe_load(PAPER.read_text(encoding="utf-8"))
+
+
+def paper(name: str, **where: Any) -> Any:
+    """An entry of ``book/paper.yml``, the paper's own numbers; of a table, the row that matches."""
+    entry = _paper()[name]
+    rows = [row for row in entry if where.items() <= row.items()] if where else [entry]
+    if len(rows) != 1:
+        raise ParameterError(f"paper.yml: {len(rows)} rows of {name} match {where}")
+    return SimpleNamespace(**rows[0]) if isinstance(rows[0], dict) else rows[0]
+
+
+NAMES = {**vars(np), "stats": stats, "count_outliers": count_outliers, "paper": paper, "__builtins__": {}}
+
+
+def value(expression: str, local: dict[str, Any], place: str) -> Any:
+    """An expression over the arrays and parameters of a run, and the functions of numpy."""
+    try:
+        return eval(expression, {**NAMES, **local})
+    except Exception as error:
+        raise ParameterError(f"{place}: {expression!r} cannot be evaluated: {error!r}") from error
+
+
+class Measure:
+    """One number for each independent run: its spread, where it came from, and how many runs failed a premise."""
+
+    def __init__(self, values: Any, runs: list[Run], asked: int = 0, left_out: int = 0) -> None:
+        self.values, self.made = np.asarray(values, dtype=float), [made for _, _, made in runs]
+        self.count, self.asked, self.left_out = len(self.values), asked or len(self.values), left_out
+        self.seeds = len({q.get("seed") for q, _, _ in runs})
+        some = self.values if self.count else np.array([np.nan])
+        self.mean, self.median = float(some.mean()), float(np.median(some))
+        self.std = float(some.std(ddof=1)) if self.count > 1 else 0.0
+        self.low, self.high = float(some.min()), float(some.max())
+
+    def record(self) -> dict[str, float]:
+        """The numbers, to seven digits."""
+        keys = ("mean", "std", "low", "high", "median", "count", "seeds")
+        return {key: seven(getattr(self, key)) for key in keys}
+
+
+def seven(number: float) -> float:
+    """A number to seven digits: the next ones depend on the machine."""
+    return float(f"{number:.7g}")
+
+
+def meets(premise: dict[str, Any], local: dict[str, Any], place: str) -> bool:
+    """Whether a run meets a premise of a claim."""
+    found = value(premise["each"], local, place)
+    if "bound" not in premise:
+        return bool(found)
+    low, high = judging.limits({"id": place, **premise})
+    return bool(low <= found <= high)
+
+
+def listed(entry: Any) -> list[Any]:
+    """One or several entries as a list."""
+    return entry if isinstance(entry, list) else [entry] if entry else []
+
+
+def beside(spec: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any] | None:
+    """The arrays of runs of other experiments that belong to a run, by the names of ``with``; None if one is missing."""
+    found = {}
+    for name, other in spec.get("with", {}).items():
+        where = other.get("where", {}) | {k: parameters[k] for k in other["shared"]}
+        runs = runs_of(other["results"], where)
+        if len(runs) != 1:
+            return None
+        found[name] = SimpleNamespace(**{**runs[0][0], **runs[0][1]})
+    return found
+
+
+def measure(spec: dict[str, Any], each_run: bool = False) -> Measure | None:
+    """The numbers of a claim, a context or a number over its stored runs; None if there are no such runs.
+
+    Args:
+        spec: ``results``, ``where``, ``each`` and the rest, as CONTRIBUTING.md describes them.
+        each_run: without ``group``, every run counts for itself; otherwise runs of one seed are averaged first.
     """
-    where = spec.get("where", {})
-    runs = [r for r in stored(spec["results"]) if all(k in r[0] and matches(r[0][k], w) for k, w in where.items())]
+    place = f"{spec.get('id', spec.get('quantity'))!r} on {spec['results']}"
+    runs = [(r, other) for r in runs_of(spec["results"], spec.get("where", {}))
+            if (other := beside(spec, r[0])) is not None]  # fmt: skip
     if not runs:
         return None
-    names = {**vars(np), "stats": stats, "count_outliers": count_outliers, "__builtins__": {}}
-
-    def value(expression, local):
-        try:
-            return eval(expression, {**names, **local})
-        except Exception as error:
-            place = f"{spec.get('id', spec.get('quantity'))!r} on {spec['results']}"
-            raise ParameterError(f"{place}: {expression!r} cannot be evaluated: {error!r}") from error
-
-    values = [value(spec["each"], {**q, **r}) for q, r, _ in runs]
-    if "by" in spec:
-        groups: dict[Any, list] = {}
-        for (q, _, _), v in sorted(zip(runs, values), key=lambda pair: pair[0][0][spec["by"]]):
-            groups.setdefault(q.get("seed"), []).append(v)
-        full = max(map(len, groups.values()))
-        values = [value(spec["group"], {"v": np.array(v)}) for _, v in sorted(groups.items()) if len(v) == full]
-    return Measure(values, runs)
-
-
-def demand(check: dict[str, Any]) -> str:
-    """What a check asks for, in words."""
-    kind = next(b for b in BOUNDS if b in check)
-    bound, where = check[kind], OF[check.get("of", "every")]
-    if kind == "covers":
-        return f"{bound:g} within the range of the runs"
-    if kind == "within":
-        if bound[0] == bound[1]:
-            return f"exactly {bound[0]:g} {where}"
-        return f"{bound[0]:g} to {bound[1]:g} {where}"
-    return f"{kind.replace('_', ' ')} {bound:g} {where}"
+    if "each" not in spec:
+        raise ParameterError(f"{place}: the results are stored now, so give each")
+    key = lambda r: json.dumps([r[0].get(name) for name in spec.get("independent", ["seed"])])
+    sizes: dict[str, int] = {}
+    groups: dict[str, list[tuple[Any, Any]]] = {}
+    kept, premises = [], listed(spec.get("premise"))
+    for run, other in runs:
+        sizes[key(run)] = sizes.get(key(run), 0) + 1
+        local = {**run[0], **run[1], **other}
+        if all(meets(premise, local, place) for premise in premises):
+            kept.append(run)
+            groups.setdefault(key(run), []).append((run[0].get(spec.get("by")), value(spec["each"], local, place)))
+    left_out, full = len(runs) - len(kept), max(sizes.values())
+    if "group" in spec:
+        groups = {k: sorted(g, key=lambda pair: pair[0]) if "by" in spec else g for k, g in groups.items()}
+        group = lambda found: value(spec["group"], {"v": np.array([v for _, v in found])}, place)
+        values = [group(g) for _, g in sorted(groups.items()) if len(g) == full]
+        asked = sum(size == full for size in sizes.values())
+    elif each_run:
+        values, asked = [v for g in groups.values() for _, v in g], len(runs)
+    else:
+        values, asked = [average([v for _, v in g], spec, place) for _, g in sorted(groups.items())], len(sizes)
+    if spec.get("of", "mean") == "mean" and not each_run and any(isinstance(v, bool | np.bool_) for v in values):
+        raise ParameterError(f"{place}: truth values: give of: share")
+    return Measure(values, kept, asked, left_out)
 
 
-def passed(check: dict[str, Any], found: Measure) -> bool:
-    """Whether the values lie where the check asks."""
-    if "covers" in check:
-        return found.low <= check["covers"] <= found.high
-    low, high = check.get("within", (check.get("at_least", -np.inf), check.get("at_most", np.inf)))
-    inside = lambda v: bool(low <= v <= high)
-    how = check.get("of", "every")
-    if how in ("mean", "median"):
-        return inside(getattr(found, how))
-    share = np.mean([inside(v) for v in found.values])
-    return bool(share == 1 if how == "every" else share > 0.5)
+def average(values: list[Any], spec: dict[str, Any], place: str) -> Any:
+    """One value for several runs of one seed."""
+    if len(values) == 1:
+        return values[0]
+    if any(isinstance(v, bool | np.bool_) for v in values):
+        raise ParameterError(f"{place}: several runs of one seed: give group, such as all(v)")
+    return np.exp(np.mean(np.log(values))) if spec.get("scale") == "log" else np.mean(values)
 
 
-def written(record: dict[str, float], form: str = ".3g") -> str:
-    """A measurement as text: the mean, and the standard deviation where there are several values."""
-    if record["count"] < 2 or record["std"] == 0:
-        return format(record["mean"], form)
-    if not form.endswith("f") or float(format(record["std"], form).replace(",", "")) == 0:
-        # two digits of the deviation, and the mean to the same place
-        form = f",.{max(0, 1 - math.floor(math.log10(record['std'])))}f"
-    return " ± ".join(format(record[key], form) for key in ("mean", "std"))
-
-
-def spanned(record: dict[str, float]) -> str:
-    """A measurement as median and range, for a check that asks whether the range covers a value."""
-    low, mid, high = (format(record[key], ".3g") for key in ("low", "median", "high"))
-    return mid if low == high else f"{mid} [{low}, {high}]"
+# ---------------------------------------------------------------- the ledger
 
 
 def expand(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """An entry with ``rows`` stands for one entry for each row, with $name replaced."""
-    rows = entry.pop("rows", None)
-    if rows is None:
+    """An entry with ``rows`` stands for one entry for each row, with $name replaced; one with ``parts`` for its parts."""
+    rows = entry.get("rows")
+    if rows is not None:
+        text = yaml.safe_dump({k: v for k, v in entry.items() if k != "rows"}, allow_unicode=True, width=10_000)
+        return [one for row in rows for one in expand(yaml.safe_load(Template(text).safe_substitute(row)))]
+    if "parts" not in entry:
         return [entry]
-    text = yaml.safe_dump(entry, allow_unicode=True, width=10_000)
-    return [yaml.safe_load(Template(text).substitute(row)) for row in rows]
+    whole = {k: v for k, v in entry.items() if k != "parts"}
+    found = []
+    for part in entry["parts"]:
+        where = {**whole.get("where", {}), **part.get("where", {})}
+        base = {k: v for k, v in whole.items() if not (k in judged_by(whole) and judged_by(part))}
+        one = {**base, **part, "id": f"{entry['id']}-{part['id']}", "of_statement": entry["id"]}
+        found.append({**one, "where": where} if where else one)
+    return found
+
+
+def judged_by(entry: dict[str, Any]) -> set[str]:
+    """Which of the keys that say where the quantity must lie an entry has."""
+    return entry.keys() & {"bound", "same", "different"}
+
+
+def checked(claim: dict[str, Any], file: str) -> dict[str, Any]:
+    """A claim, if it is well formed."""
+    place = f"{file}, {claim.get('id', '?')}"
+    missing, unknown = [k for k in NEEDED if k not in claim], sorted(claim.keys() - CLAIM)
+    if missing or unknown:
+        raise ParameterError(f"{place}: give {', '.join(missing) or 'nothing else'}; unknown: {', '.join(unknown)}")
+    if len(judged_by(claim)) != 1 or ("bound" in claim and "why" not in claim):
+        raise ParameterError(f"{place}: give one of same, different and bound, and with bound say why")
+    if claim.get("of", "mean") not in judging.STATISTICS or claim.get("scale", "log") not in ("log", "linear"):
+        raise ParameterError(f"{place}: of is one of {', '.join(judging.STATISTICS)}, scale log or linear")
+    names = {claim[k] for k in ("same", "different") if k in claim}
+    if names - judging.same().keys():
+        raise ParameterError(f"{place}: {names} is not in same.yml")
+    judging.limits(claim)
+    return claim
+
+
+def files() -> list[Path]:
+    """The files of the ledger, by name."""
+    return [path for path in sorted(LEDGER.glob("*.yml")) if path != judging.SAME]
 
 
 @cache
 def ledger() -> dict[str, list[dict[str, Any]]]:
     """``claims``, ``numbers`` and ``quotes`` of the ledger. Raises ``ParameterError`` where it is not well formed."""
-    book = yaml.safe_load(LEDGER.read_text())
-    book = {part: [one for entry in book[part] for one in expand(entry)] for part in ("claims", "numbers", "quotes")}
-    names = [c["id"] for c in book["claims"]] + [n["id"] for n in book["numbers"]]
+    book: dict[str, list[dict[str, Any]]] = {"claims": [], "numbers": [], "quotes": []}
+    for path in files():
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        common = {"chapter": path.stem, **({"registered": found["registered"]} if "registered" in found else {})}
+        for claim in (one for entry in found.get("claims", ()) for one in expand(entry)):
+            book["claims"].append(checked({**common, **claim}, path.name))
+        book["numbers"] += [one for entry in found.get("numbers", ()) for one in expand(entry)]
+        book["quotes"] += found.get("quotes", ())
+    book["claims"] = sorted(book["claims"] + first_ledger(), key=lambda claim: claim["chapter"])
+    names = [entry["id"] for part in ("claims", "numbers") for entry in book[part]]
     twice = {n for n in names if names.count(n) > 1}
     if twice:
-        raise ParameterError(f"claims.yml: {', '.join(sorted(twice))} more than once")
-    for claim in book["claims"]:
-        for check in claim["checks"]:
-            unknown = set(check) - CHECK_KEYS - set(BOUNDS)
-            if unknown or sum(b in check for b in BOUNDS) != 1 or check.get("of", "every") not in OF:
-                raise ParameterError(
-                    f"claims.yml, {claim['id']}: give each check one of {', '.join(BOUNDS)}; {unknown}"
-                )
+        raise ParameterError(f"the ledger has {', '.join(sorted(twice))} more than once")
     return book
 
 
-def evaluate(claim: dict[str, Any], numbers: dict[str, Measure | None]) -> dict[str, Any]:
-    """A claim with its verdict and all that a reader or a program needs to trace it; ``why`` may quote the numbers."""
-    found = [measure(check) for check in claim["checks"]]
-    checks, results = [], []
-    for check, m in zip(claim["checks"], found):
-        record = m.record() if m else None
-        results.append(passed(check, m) if m else None)
+def first_ledger() -> list[dict[str, Any]]:
+    """Claims of chapters that have no file yet, from ``claims.yml``: the first check decides, the others are context."""
+    path, found = LEDGER.with_suffix(".yml"), []
+    if not path.exists():
+        return []
+    for old in (one for entry in yaml.safe_load(path.read_text())["claims"] for one in expand(entry)):
+        first, *others = old["checks"]
+        bounds = [b for b in judging.BOUNDS if b in first]
+        if old["chapter"] in {p.stem for p in files()} or not bounds:
+            continue
+        keep = {k: first[k] for k in ("quantity", "results", "where", "each", "by", "group") if k in first}
+        keep |= {k: old[k] for k in ("id", "section", "paper", "statement", "chapter")}
+        keep["context"] = [{k: c[k] for k in ("quantity", "results", "where", "each", "by", "group") if k in c} for c in others]
+        keep["why"], keep["registered"] = "As in the first version of the ledger.", "known"
+        found.append(checked(keep | {"bound": {bounds[0]: first[bounds[0]]}}, path.name))
+    return found
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def judged(claim: dict[str, Any], found: Measure | None) -> tuple[str, float | None, judging.Interval | None]:
+    """Verdict, deciding number and interval of a claim."""
+    if found is None:
+        return judging.NOT_RUN, None, None
+    if not found.count:
+        return judging.UNMET, None, None
+    try:
+        number, interval = judging.estimate(found.values, claim.get("of", "mean"), claim.get("scale", "linear"))
+    except ParameterError as error:
+        raise ParameterError(f"{claim['id']}: {error}") from error
+    if interval is None:
+        unmet = found.left_out and found.asked >= judging.ENOUGH
+        return judging.UNMET if unmet else judging.ONE_RUN, number, None
+    return judging.judge(interval, *judging.limits(claim)), number, interval
+
+
+def context(claim: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The other numbers of a claim, which decide nothing: name and record."""
+    inherited = {k: claim[k] for k in ("results", "where", "each", "independent", "with") if k in claim}
+    for entry in (one for e in claim.get("context", ()) for one in expand(e)):
+        same = entry.get("results", claim["results"]) == claim["results"]
+        found = measure({"id": claim["id"], **(inherited if same else {}), **entry})
         text = "not run"
-        if m:
-            text = spanned(record) if "covers" in check else written(record, check.get("format", ".3g"))
-        checks.append({
-            "quantity": check["quantity"], "expression": check["each"], "results": check["results"],
-            "demand": demand(check), "measured": text, "numbers": record, "passed": results[-1],
-        })  # fmt: skip
-    there = [m for m in found if m]
-    verdict = "holds" if all(results) else "does not hold" if not any(results) else "holds in part"
-    if None in results:
-        verdict = "not run"
-    explained = verdict in ("holds in part", "does not hold")
-    join = lambda key: ", ".join(sorted({made[key] for m in there for made in m.made}))
+        if found and found.count:
+            number, interval = judging.estimate(found.values, entry.get("of", "mean"), entry.get("scale", "linear"))
+            text = judging.written(number, interval, entry.get("format", ""), entry.get("of") == "share")
+        record = found.record() if found and found.count else None
+        yield entry.get("name", ""), {"quantity": entry["quantity"], "measured": text, "numbers": record}
+
+
+def explained(claim: dict[str, Any], verdict: str, names: dict[str, Any]) -> str:
+    """What the ledger says of a verdict, with the numbers that its text quotes."""
+    text = claim.get("explains", "")
+    text = text.get(verdict, "") if isinstance(text, dict) else text if verdict != judging.HOLDS else ""
+    try:
+        return text.format(**names).strip()
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        if verdict in (judging.NOT_RUN, judging.UNMET):
+            return ""
+        raise ParameterError(f"{claim['id']}: explains: {error!r}") from error
+
+
+def quotable(claim: dict[str, Any], outcome: dict[str, Any]) -> SimpleNamespace:
+    """The numbers of a claim as ``explains`` may quote them."""
+    interval = outcome["interval"] or (np.nan, np.nan)
+    spread = outcome["numbers"] or {}
+    mean = {"mean": outcome["value"]} if outcome["value"] is not None else {}
+    return SimpleNamespace(**{**spread, "sd": spread.get("std"), "lower": interval[0], "upper": interval[1], **mean})
+
+
+def evaluate(claim: dict[str, Any]) -> dict[str, Any]:
+    """A claim with its verdict and all that a reader or a program needs to trace it, but for ``explains``."""
+    found = measure(claim)
+    verdict, number, interval = judged(claim, found)
+    low, high = judging.limits(claim)
+    there, percent = found is not None and found.count > 0, claim.get("of") == "share"
+    text = judging.written(number, interval, claim.get("format", ""), percent) if number is not None else ""
+    labels = found.made if found else []
+    join = lambda key: ", ".join(sorted({label[key] for label in labels}))
+    finite = lambda v: None if not np.isfinite(v) else seven(v)
     return {
-        "id": claim["id"],
-        "section": str(claim["section"]),
-        "statement": claim["statement"],
-        "paper": str(claim["paper"]),
-        "measured": checks[0]["numbers"] and checks[0]["numbers"]["mean"],
-        "spread": checks[0]["numbers"] and checks[0]["numbers"]["std"],
-        "seeds": min((m.seeds for m in there), default=0),
-        "scale": claim.get("scale", "paper"),
-        "tolerance": checks[0]["demand"],
-        "verdict": verdict,
-        "source": origin(claim["checks"][0]["results"]),
-        "chapter": claim["chapter"],
-        "date": join("date"),
-        "device": join("device"),
-        "checks": checks,
-        "why": claim.get("why", "").format(*there, **numbers) if explained else "",
-    }
+        "id": claim["id"], "chapter": claim["chapter"], "section": str(claim["section"]),
+        "paper": str(claim["paper"]), "statement": claim["statement"].strip(), "part": str(claim.get("part", "")),
+        "of_statement": claim.get("of_statement", ""), "setting": claim.get("setting", ""),
+        "later": bool(claim.get("later", False)),
+        "quantity": claim["quantity"].strip(), "statistic": claim.get("of", "mean"),
+        "scale": claim.get("scale", "linear"), "results": claim["results"], "where": claim.get("where", {}),
+        "expression": expression(claim), "premises": [p["text"] for p in listed(claim.get("premise"))],
+        "bound": judging.demand(low, high, percent), "limits": [finite(low), finite(high)],
+        "same": claim.get("same", claim.get("different", "")), "why": judging.reason(claim).strip(),
+        "registered": str(claim["registered"]), "before": claim.get("before", []),
+        "value": None if number is None else seven(number), "interval": interval and [finite(v) for v in interval],
+        "measured": text, "numbers": found.record() if found and there else None,
+        "runs": found.count if found else 0, "stored": len(labels), "left_out": found.left_out if found else 0,
+        "verdict": verdict, "source": origin(claim["results"]), "date": join("date"), "device": join("device"),
+    }  # fmt: skip
+
+
+def expression(claim: dict[str, Any]) -> str:
+    """What is evaluated, as text."""
+    group = f"; over {claim['by']}: {claim['group']}" if "by" in claim else f"; {claim['group']}" if "group" in claim else ""
+    return " ".join(f"{claim.get('each', 'not run')}{group}".split())
 
 
 def report() -> dict[str, Any]:
     """Every verdict and every number of the prose, computed now from the stored results."""
     book = ledger()
-    numbers = {number["id"]: measure(number) for number in book["numbers"]}
-    records = {name: found and found.record() for name, found in numbers.items()}
-    return {"claims": [evaluate(claim, numbers) for claim in book["claims"]], "numbers": records}
+    numbers = {number["id"]: measure(number, each_run=True) for number in book["numbers"]}
+    outcomes = {claim["id"]: evaluate(claim) for claim in book["claims"]}
+    names: dict[str, Any] = {**numbers, **{claim["id"]: quotable(claim, outcomes[claim["id"]]) for claim in book["claims"]}}
+    for claim in book["claims"]:
+        outcome = outcomes[claim["id"]]
+        beside = list(context(claim))
+        here = {name: SimpleNamespace(**record["numbers"]) for name, record in beside if name and record["numbers"]}
+        outcome["context"] = [record for _, record in beside]
+        outcome["explains"] = explained(claim, outcome["verdict"], {**names, "value": names[claim["id"]], **here})
+    return {"claims": list(outcomes.values()), "numbers": {name: m and m.record() for name, m in numbers.items()}}
+
+
+# ---------------------------------------------------------------- what the book shows
 
 
 def acknowledged() -> dict[str, Any]:
     """The verdicts and numbers that the book shows."""
-    return json.loads(ACKNOWLEDGED.read_text())
+    return json.loads(ACKNOWLEDGED.read_text(encoding="utf-8"))
 
 
 def differences(now: dict[str, Any], shown: dict[str, Any], tolerance: float = 1e-6) -> list[str]:
@@ -247,17 +411,66 @@ def differences(now: dict[str, Any], shown: dict[str, Any], tolerance: float = 1
 
 
 def acknowledge(now: dict[str, Any]) -> None:
-    """Make the verdicts of now those that the book shows."""
+    """Make the verdicts of now those that the book shows, in the ledger and in the executed notebooks."""
     with replacing(ACKNOWLEDGED, "w") as file:
         file.write(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        renewed = with_verdicts(text, now["claims"])
+        if renewed != text:
+            with replacing(path, "w") as file:
+                file.write(renewed)
+
+
+def with_verdicts(text: str, claims: list[dict[str, Any]]) -> str:
+    """An executed notebook with its tables of verdicts as they are now."""
+    notebook, changed = json.loads(text), False
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            chapter = output.get("metadata", {}).get("hesslib", {}).get("verdicts")
+            if chapter:
+                lines = markdown(claims, chapter).splitlines(keepends=True)
+                changed |= output["data"]["text/markdown"] != lines
+                output["data"]["text/markdown"] = lines
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n" if changed else text
+
+
+def markdown(claims: list[dict[str, Any]], chapter: str) -> str:
+    """The claims of a chapter as a table: what was measured, what was asked, the verdict."""
+    lines = ["| Claim | Measured, with 95 % interval | Asked | Verdict |", "|:--|:--|:--|:--|"]
+    cell = lambda text: " ".join(text.split()).replace("|", "\\|")
+    for claim in (c for c in claims if c["chapter"] == chapter):
+        part = f" *{claim['part']}*" if claim["part"] else ""
+        runs = f", {claim['runs']} run{'s' * (claim['runs'] != 1)}" if claim["runs"] else ""
+        measured = f"{claim['measured']}{runs}" if claim["measured"] else ""
+        row = (f"{claim['statement']}{part}", f"{claim['quantity']}: {measured}" if measured else claim["quantity"])
+        lines.append(f"| {' | '.join(map(cell, (*row, claim['bound'], '**' + claim['verdict'] + '**')))} |")
+    link = "[the ledger](../book/claims.md)"
+    lines += ["", f"How each bound was chosen, and when, is said in {link}, from which these verdicts are read."]
+    return "\n".join(lines) + "\n"
+
+
+def verdicts(chapter: str) -> None:
+    """Show the claims of a chapter with their verdicts, as a table in Markdown.
+
+    They are read from ``book/claims.json`` and not computed: they rest on the stored runs alone, whatever the parameters
+    of the notebook, so that every door shows what the ledger shows; a test holds the file against the stored results.
+
+    Args:
+        chapter: such as ``"04_size"``.
+    """
+    from IPython.display import display
+
+    data = {"text/markdown": markdown(acknowledged()["claims"], chapter)}
+    display(data, raw=True, metadata={"hesslib": {"verdicts": chapter}})
 
 
 def listing(claims: list[dict[str, Any]]) -> str:
     """The verdicts as a text table, and their counts."""
-    lines = [f"{'claim':<26} {'verdict':<14} {'measured':<20} {'asked':<40} seeds"]
+    lines = [f"{'claim':<34} {'verdict':<16} {'measured (95 % interval)':<32} {'asked':<20} {'runs':>4} registered"]
     for c in claims:
-        measured = c["checks"][0]["measured"]
-        lines.append(f"{c['id']:<26} {c['verdict']:<14} {measured:<20} {c['tolerance']:<40} {c['seeds'] or '':>5}")
-    verdicts = [c["verdict"] for c in claims]
-    counts = [f"{v}: {verdicts.count(v)}" for v in ("holds", "holds in part", "does not hold", "not run")]
+        texts = f"{c['id']:<34} {c['verdict']:<16} {c['measured']:<32} {c['bound']:<20}"
+        lines.append(f"{texts} {c['runs'] or '':>4} {c['registered']}")
+    found = [c["verdict"] for c in claims]
+    counts = [f"{v}: {found.count(v)}" for v in judging.VERDICTS if v in found]
     return "\n".join([*lines, f"{len(claims)} claims; " + ", ".join(counts)])

@@ -50,7 +50,13 @@ def test_what_our_commands_make_is_marked_as_made():
 
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
-BUDGETS = {"curvature": 2550, "theory": 479, "experiments": 851, "book": 3040, "": 413}
+BUDGETS = {
+    "curvature": 3158,
+    "theory": 479,
+    "experiments": 851,
+    "book": 3040,
+    "": 422,
+}
 
 
 @pytest.mark.parametrize("wing", BUDGETS)

@@ -1,0 +1,145 @@
+"""How a claim is judged: a statistic of independent runs, its 95 % interval, and the verdict that the interval gives.
+
+The interval of a mean is Student's t over independent runs (of the logarithms for ratios, so that a factor up and a
+factor down weigh the same); that of a share of runs is Clopper and Pearson's; that of a median is the sign test's, from
+order statistics. No distribution is assumed for the last two; the first assumes that means of a few runs are near normal.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from .parameters import ParameterError
+from .paths import ROOT
+
+SAME = ROOT / "book" / "claims" / "same.yml"
+HOLDS, FAILS, UNDECIDED, ONE_RUN = "holds", "does not hold", "undecided", "one run"
+UNMET, NOT_RUN = "premise not met", "not run"
+VERDICTS = (HOLDS, FAILS, UNDECIDED, ONE_RUN, UNMET, NOT_RUN)
+ENOUGH = 3  # independent runs; fewer decide nothing
+LEVEL = 0.95
+BOUNDS = ("at_least", "at_most", "within")
+STATISTICS = ("mean", "share", "median")
+Interval = tuple[float, float]
+
+
+def mean_interval(values: np.ndarray) -> Interval:
+    """The 95 % interval of a mean, Student's t."""
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def share_interval(values: np.ndarray) -> Interval:
+    """The 95 % interval of the share of true values, Clopper and Pearson's."""
+    found = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, "exact")
+    return float(found.low), float(found.high)
+
+
+def median_interval(values: np.ndarray) -> Interval:
+    """The 95 % interval of a median by the sign test: order statistics; unbounded for fewer than six values."""
+    cut = int(stats.binom.ppf((1 - LEVEL) / 2, len(values), 0.5))
+    if not cut:
+        return -math.inf, math.inf
+    ordered = np.sort(values)
+    return float(ordered[cut - 1]), float(ordered[-cut])
+
+
+def estimate(values: np.ndarray, of: str = "mean", scale: str = "linear") -> tuple[float, Interval | None]:
+    """The statistic of one number for each independent run, and its interval; None for fewer than three runs."""
+    values, few = np.asarray(values, dtype=float), len(values) < ENOUGH
+    if of == "share":
+        return float(values.mean()), None if few else share_interval(values)
+    if of == "median":
+        return float(np.median(values)), None if few else median_interval(values)
+    if scale == "log":
+        if not (values > 0).all():
+            raise ParameterError("scale: log needs positive values")
+        value, interval = estimate(np.log(values))
+        return math.exp(value), interval and (math.exp(interval[0]), math.exp(interval[1]))
+    return float(values.mean()), None if few else mean_interval(values)
+
+
+def judge(interval: Interval, low: float, high: float) -> str:
+    """The verdict: the interval lies wholly within the bounds, wholly beyond one of them, or on both sides."""
+    if low <= interval[0] and interval[1] <= high:
+        return HOLDS
+    return FAILS if interval[1] < low or interval[0] > high else UNDECIDED
+
+
+@cache
+def same() -> dict[str, dict[str, Any]]:
+    """What 'the same' means for sizes, losses, curves, shares and counts."""
+    return yaml.safe_load(SAME.read_text(encoding="utf-8"))
+
+
+def limits(entry: dict[str, Any]) -> Interval:
+    """Where the statistic must lie for the entry's claim to hold."""
+    if "bound" in entry:
+        kind, value = next(iter(entry["bound"].items()))
+        if kind not in BOUNDS or len(entry["bound"]) > 1:
+            raise ParameterError(f"{entry['id']}: bound is one of {', '.join(BOUNDS)}")
+        low, high = value if kind == "within" else (value, value)
+        return (-math.inf if kind == "at_most" else float(low)), (math.inf if kind == "at_least" else float(high))
+    rule = same()[entry["same" if "same" in entry else "different"]]
+    if "factor" in rule:
+        to = float(entry.get("to", 1))
+        low, high = to / rule["factor"], to * rule["factor"]
+    else:
+        to = float(entry.get("to", 0))
+        low, high = to - rule["difference"], to + rule["difference"]
+    return (low, high) if "same" in entry else (high, math.inf)
+
+
+def reason(entry: dict[str, Any]) -> str:
+    """Where the bound comes from, in words."""
+    if "why" in entry:
+        return entry["why"]
+    if "same" in entry:
+        words = same()[entry["same"]]["words"]
+        return f"{words[0].upper()}{words[1:]}."
+    return f"More than that would still be the same: {same()[entry['different']]['words']}."
+
+
+def number(value: float, decimals: int | None = None, digits: int = 3) -> str:
+    """A number as text, with three digits or the given decimals; powers of ten for the very large and small."""
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "−∞" if value < 0 else "?"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        mantissa, power = f"{value:.1e}".split("e")
+        power = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{mantissa}×10{power}".replace("-", "−")
+    if decimals is None:
+        whole = value == round(value)
+        decimals = 0 if whole else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def written(value: float, interval: Interval | None, form: str = "", percent: bool = False) -> str:
+    """A statistic with its interval as text: two digits of the interval's half width, or as ``form`` says."""
+    low, high = interval or (value, value)
+    half, times = (high - low) / 2, 100 if percent else 1
+    decimals, digits = None, 3
+    if low > 0 and high > 3 * low:
+        digits = 2  # a ratio known to a factor: each number has two digits
+    elif half > 1e-9 * abs(value) and math.isfinite(half):
+        decimals = max(0, 1 - math.floor(math.log10(times * half)))
+    text = lambda v: format(times * v, form).replace("-", "−") if form else number(times * v, decimals, digits)
+    unit = " %" if percent else ""
+    return f"{text(value)}{unit}" + (f" ({text(low)} to {text(high)}{unit})" if interval else "")
+
+
+def demand(low: float, high: float, percent: bool = False) -> str:
+    """Where the statistic must lie, in words."""
+    unit, times = (" %", 100) if percent else ("", 1)
+    text = lambda v: number(v) if v and not 1e-3 <= abs(v) < 1e6 else f"{times * v:.4g}".replace("-", "−")
+    if math.isinf(high):
+        return f"at least {text(low)}{unit}"
+    if math.isinf(low):
+        return f"at most {text(high)}{unit}"
+    return f"{text(low)} to {text(high)}{unit}"
