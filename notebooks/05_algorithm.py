@@ -85,30 +85,43 @@ from hesslib.experiments.training import accuracy
 
 
 # %%
-def pictures(digits):
-    """Digits as float32 images, in the layout in which convolutions are quickest."""
-    images = digits.view(-1, 1, 28, 28).float()
-    return images.contiguous(memory_format=torch.channels_last)
+def beginning(examples, filters, hidden, seed):
+    """Pictures and labels to learn from and to test on, and a network at its start."""
+    data = mnist(examples, seed=seed)
+    shape, form = (
+        (-1, 1, 28, 28),
+        {"memory_format": torch.channels_last},
+    )  # quickest
+    inputs, test_inputs = (
+        digits.view(shape).float().contiguous(**form)
+        for digits in (data.inputs, data.test_inputs)
+    )
+    model = convolutional(filters, hidden, seed=seed).float()
+    return model, inputs, data.targets, test_inputs, data.test_targets
 
 
+def eigenvalues_of(model, inputs, targets):
+    """All eigenvalues of the Hessian, in float64."""
+    risk = EmpiricalRisk(model.double(), inputs.double(), targets)
+    eigenvalues = spectrum(risk.hessian()).eigenvalues
+    model.float()
+    return eigenvalues
+
+
+# %%
 def converged(
     batch, step_size, seed, examples, filters, hidden, counts, exact_at, **stops
 ):
     """A run by its stops: what each is like, and the whole spectrum at one of them."""
-    data = mnist(examples, seed=seed)
-    x, y, test = pictures(data.inputs), data.targets, pictures(data.test_inputs)
-    model = convolutional(filters, hidden, seed=seed).float()
+    model, x, y, *test = beginning(examples, filters, hidden, seed)
     options = {"step_size": step_size, "batch_size": batch, "seed": seed}
     records, exact, norms = {}, {}, {"sizes": [examples, batch], "seed": seed}
     for stop, iteration, loss in passages(model, x, y, **options, **stops):
         found = {"iteration": iteration, "loss": loss}
-        found["test_accuracy"] = accuracy(model, test, data.test_targets)
-        found |= local(model, x, y, count=counts[stop], **norms)
-        records[stop] = found
+        found["test_accuracy"] = accuracy(model, *test)
+        records[stop] = found | local(model, x, y, count=counts[stop], **norms)
         if stop == exact_at:
-            risk = EmpiricalRisk(model.double(), x.double(), y)
-            exact = {"eigenvalues": spectrum(risk.hessian()).eigenvalues}
-            model.float()
+            exact = {"eigenvalues": eigenvalues_of(model, x, y)}
     return stacked(records, len(counts)) | exact
 
 
