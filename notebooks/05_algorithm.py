@@ -88,14 +88,9 @@ from hesslib.experiments.training import accuracy
 def beginning(examples, filters, hidden, seed):
     """Pictures and labels to learn from and to test on, and a network at its start."""
     data = mnist(examples, seed=seed)
-    shape, form = (
-        (-1, 1, 28, 28),
-        {"memory_format": torch.channels_last},
-    )  # quickest
-    inputs, test_inputs = (
-        digits.view(shape).float().contiguous(**form)
-        for digits in (data.inputs, data.test_inputs)
-    )
+    quick = {"memory_format": torch.channels_last}
+    shaped = lambda digits: digits.view(-1, 1, 28, 28).float().contiguous(**quick)
+    inputs, test_inputs = shaped(data.inputs), shaped(data.test_inputs)
     model = convolutional(filters, hidden, seed=seed).float()
     return model, inputs, data.targets, test_inputs, data.test_targets
 
