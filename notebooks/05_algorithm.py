@@ -151,6 +151,7 @@ def asked(batch, step, seed, exact=False):
     size |= {k: setting[k] for k in size} if paper else {}
     stops = {"levels": LEVELS, "iterations": turns, "limit": 3 * turns}
     counts = {"counts": [0] * 5, "exact_at": 3}
+    size |= {"filters": [4, 8], "hidden": 16} if exact else {}
     counts = counts if exact else {"counts": [0, 12, 12, 12, 1], "exact_at": -1}
     return {
         "batch": batch,
