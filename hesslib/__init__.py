@@ -10,6 +10,7 @@ from .curvature.lanczos import Eigenpairs, top_eigenpairs
 from .curvature.operators import CurvatureOperator
 from .curvature.outliers import count_outliers
 from .curvature.risk import EmpiricalRisk
+from .curvature.route import Route, select_route
 from .curvature.spectrum import Spectrum, spectrum
 from .curvature.trace import ValueWithError, diagonal, trace
 
@@ -19,6 +20,7 @@ __all__ = [
     "CurvatureOperator",
     "Eigenpairs",
     "EmpiricalRisk",
+    "Route",
     "SpectralDensity",
     "Spectrum",
     "ValueWithError",
@@ -26,6 +28,7 @@ __all__ = [
     "count_outliers",
     "diagonal",
     "jacobian",
+    "select_route",
     "spectral_density",
     "spectrum",
     "top_eigenpairs",

@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=PARAMETER)
         command.add_argument("--jobs", type=jobs, default=1, help=f"{what} executed at a time")
         command.add_argument("-o", "--output", type=Path, help="folder for the results")
+    page = commands.add_parser("page", help="one HTML file from an executed notebook", description="Make a page.")
+    page.add_argument("notebook", type=Path, help="what papermill, Jupyter or hesslib run has written")
+    page.add_argument("-o", "--output", type=Path, help="the HTML file; by default beside the notebook")
     ledger = commands.add_parser("claims", help="the paper's claims and their verdicts", description="The ledger.")
     ledger.add_argument("--json", action="store_true", help="print everything, for programs")
     ledger.add_argument("--acknowledge", action="store_true", help="make these the verdicts that the book shows")
@@ -55,7 +58,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("labels", help="whether published labels are true", description="Check every published label.")
     commands.add_parser("pack", help="publish what _build/store holds", description="Move results to book/results.")
     options = parser.parse_args(arguments)
-    commands = (run_command, sweep_command, claims_command, audit_command, renew_command, labels_command, pack_command)
+    commands = (
+        run_command,
+        page_command,
+        sweep_command,
+        claims_command,
+        audit_command,
+        renew_command,
+        labels_command,
+        pack_command,
+    )
     call = {function.__name__.removesuffix("_command"): function for function in commands}
     try:
         return call[options.command](options)
@@ -106,6 +118,14 @@ def run_command(options: argparse.Namespace) -> int:
     if failed:
         print(f"failed: {', '.join(failed)}; their earlier outputs are as they were", file=sys.stderr)
     return 1 if failed else 0
+
+
+def page_command(options: argparse.Namespace) -> int:
+    """``hesslib page``."""
+    from .book.page import write_page
+
+    print(write_page(options.notebook, options.output))
+    return 0
 
 
 def claims_command(options: argparse.Namespace) -> int:

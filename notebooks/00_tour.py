@@ -11,99 +11,373 @@
 # ---
 
 # %% [markdown]
-# # The paper in a minute
+# # The Hessian of a neural network, in a minute
 #
-# A neural network is trained by walking downhill on its loss, a function of its $M$ parameters. How that function bends at a
-# point is told by the $M \times M$ matrix of its second derivatives, the Hessian: each of its eigenvalues
-# is the curvature along one direction. In 2017 five authors computed such matrices whole
-# ([Sagun et al. 2017](../book/references.md)) and found nearly all directions flat: a great bulk of eigenvalues at
-# zero, and a few outliers far away.
+# The Hessian is the matrix of second derivatives of the loss: it tells how the loss bends around the weights. Press *play* and watch
+# it while a small network learns: each moment of training shows the whole matrix, its eigenvalues and what the network decides.
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "hide-input", "below"]
 scale: str = "quick"  # smoke, quick or paper
-hidden: int = 8  # units of the hidden layer
+hidden: int = 20  # units of the hidden layer
 examples: int = 60  # training examples N
 iterations: int = 0  # steps of gradient descent; 0: by scale
-seed: int = 0  # of the digits and of the random start
+seed: int = 0  # of the points and of the random start
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "below"]
 from functools import cache
 
 import numpy as np
-from hesslib import EmpiricalRisk, spectrum
+import torch
+from hesslib import EmpiricalRisk
 from hesslib.book import figures
 from hesslib.book.explore import explore
 from hesslib.book.parameters import integer, resolve
-from hesslib.book.text import check, foot, say, this_run
-from hesslib.experiments.data import mnist
+from hesslib.book.store import published_labels, published_result
+from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
+from matplotlib.colors import to_rgba_array
 
 p = resolve(
     globals(),
-    hidden=integer(2, 200),
-    examples=integer(10, 500),
-    iterations=integer(10, 100_000, smoke=20, quick=1000, paper=1000),
+    hidden=integer(2, 100),
+    examples=integer(6, 500),
+    iterations=integer(10, 100_000, smoke=100, quick=3000, paper=3000),
     seed=integer(0),
 )
 this_run(p)
 
-# %%
-spaced = np.geomspace(1, p.iterations, 12).astype(int)
-moments = [0, *np.unique(spaced).tolist()]
+
+# %% tags=["below"]
+def spiral(examples, seed, classes=3):
+    """Points in the plane on three arms of a spiral, and the arm of each."""
+    rng = np.random.default_rng(seed)
+    arm = np.arange(examples) % classes
+    radius = 0.25 + rng.random(examples)
+    angle = 2 * np.pi * arm / classes + 2.2 * radius
+    angle += 0.12 * rng.standard_normal(examples)
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return torch.tensor(points), torch.tensor(arm)
+
+
+# %% tags=["below"]
+moments = np.unique(np.geomspace(1, p.iterations, 18).astype(int)).tolist()
+moments = [0, *moments]
 
 
 @cache
-def learnt(hidden, seed):
-    """All eigenvalues at each moment of one training run."""
-    data = mnist(p.examples, seed=seed)
-    model = fully_connected([784, hidden, 10], seed=seed)
-    options = {"step_size": 0.1, "iterations": p.iterations, "record": moments}
-    history = train(model, data.inputs, data.targets, progress=False, **options)
-    risk = EmpiricalRisk(model, data.inputs, data.targets)
-    found = [risk.at(w).hessian() for w in history.parameters]
-    along = [spectrum(op, progress=False).eigenvalues for op in found]
-    return along, history.losses
+def trained(hidden, seed):
+    """One training run: the risk, the weights at each moment, the losses."""
+    inputs, targets = spiral(p.examples, seed)
+    model = fully_connected([2, hidden, 3], seed=seed)
+    options = {"step_size": 0.5, "iterations": p.iterations, "record": moments}
+    history = train(model, inputs, targets, progress=False, **options)
+    risk = EmpiricalRisk(model, inputs, targets)
+    return risk, history.parameters, history.losses
+
+
+# %% tags=["below"]
+def at(step, hidden=p.hidden, seed=p.seed):
+    """The network's weights, its Hessian, all eigenvalues and the loss at a moment."""
+    risk, parameters, losses = trained(hidden, seed)
+    index = moments.index(step)
+    matrix = risk.at(parameters[index]).hessian().to_dense().numpy()
+    values = np.linalg.eigvalsh(matrix)
+    return parameters[index], matrix, values, losses[index]
+
+
+def decide(weights, points, hidden):
+    """The probability of each arm at points of the plane."""
+    model = fully_connected([2, hidden, 3], seed=0)
+    torch.nn.utils.vector_to_parameters(
+        torch.as_tensor(weights), model.parameters()
+    )
+    with torch.no_grad():
+        return model(torch.as_tensor(points)).softmax(1).numpy()
+
+
+# %% tags=["hide-input", "below"]
+SMALL = {"xticks": [], "yticks": []}
+GRID = np.linspace(-1.5, 1.5, 61)
+
+
+def small_panel(title, **axes):
+    """A panel of which three stand in a row."""
+    ax = figures.panel(title, **axes)
+    ax.figure.set_size_inches(3.2, 3.0)
+    return ax
+
+
+def tinted(strength, colors):
+    """An image: one of the colours at each point, the stronger the more opaque, in five steps."""
+    image = np.zeros((*strength.shape, 4))
+    rgba = to_rgba_array(np.ravel(colors)).reshape(*np.shape(colors), 4)
+    image[..., :3] = rgba[..., :3]
+    image[..., 3] = np.round(5 * strength.clip(0, 1)) / 5
+    return image
+
+
+def draw_matrix(matrix):
+    """Each entry of the matrix as a dot of colour, on a logarithmic scale of three decades."""
+    ax = small_panel(
+        "the Hessian", **SMALL, xlabel="blue: positive, orange: negative"
+    )
+    size = np.abs(matrix) / np.abs(matrix).max()
+    strength = 1 + np.log10(size.clip(1e-9)) / 3
+    color = np.where(matrix > 0, figures.COLORS["H"], figures.COLORS["G"])
+    ax.imshow(tinted(strength, color), interpolation="none")
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["hide-input", "below"]
+def draw_values(values):
+    """The eigenvalues by rank."""
+    axes = {"xlim": (0.7, 2 * len(values)), "ylim": (1e-7, 10)}
+    ax = small_panel("its eigenvalues", **axes)
+    figures.ranked(ax, values, label="eigenvalue", floor=0, points=60)
+    ax.legend(loc="lower left")
+    return ax
+
+
+def draw_decision(weights, hidden, inputs, targets):
+    """What the network decides over the plane, and the training points."""
+    ax = small_panel("the decision", **SMALL, xlabel="points: training examples")
+    plane = np.stack(np.meshgrid(GRID, GRID), -1).reshape(-1, 2)
+    likely = decide(weights, plane, hidden).reshape(61, 61, 3)
+    arms = np.array(figures.SERIES[2:5])
+    strength = 0.9 * (likely.max(-1) - 1 / 3)
+    image = tinted(strength, arms[likely.argmax(-1)])
+    box = (-1.5, 1.5, -1.5, 1.5)
+    ax.imshow(image, extent=box, origin="lower", interpolation="none")
+    for arm, color in enumerate(arms):
+        xy = inputs[targets == arm].T
+        ax.plot(*xy, "o", color=color, mec=figures.INK, mew=0.5, label=f"arm {arm}")
+    ax.grid(False)
+    return ax
 
 
 # %% tags=["hide-input"]
-def moment(iteration, hidden=p.hidden, seed=p.seed):
-    """The spectrum at one moment."""
-    along, losses = learnt(hidden, seed)
-    values = along[moments.index(iteration)]
-    ax = figures.panel("", xlim=(0.8, 2 * len(values)), ylim=(1e-12, 30))
-    figures.ranked(ax, values, label="eigenvalues")
-    sentence = f"Iteration {iteration:,}: the lowest of {len(values):,} eigenvalues is {values[0]:.2g}, the largest {values[-1]:.2f}."
-    return sentence, ax
+def moment(step, hidden=p.hidden, seed=p.seed):
+    """Matrix, eigenvalues and decision at one moment of training."""
+    weights, matrix, values, loss = at(step, hidden, seed)
+    inputs, targets = spiral(p.examples, seed)
+    right = int(
+        (decide(weights, inputs, hidden).argmax(1) == targets.numpy()).sum()
+    )
+    large = int((values > 0.1 * values[-1]).sum())
+    sentence = (
+        f"Step {step:,}, loss {loss:.3f}: {right} of {p.examples} points are right. Of {len(values)} eigenvalues {large} "
+        f"are above a tenth of the largest, and the lowest is {values[0]:.2g}."
+    )
+    decision = draw_decision(weights, hidden, inputs.numpy(), targets.numpy())
+    return sentence, draw_matrix(matrix), draw_values(values), decision
 
 
 explore(
     moment,
-    {"iteration": moments},
+    {"step": moments},
     name="fig_tour",
-    alt="Magnitudes of the eigenvalues of the Hessian against their rank on logarithmic axes.",
-    caption="All eigenvalues of the Hessian at one moment of training, $\\lambda_i$ against rank.",
+    alt="Left, the Hessian as a square of blue and orange dots. In the middle, the magnitudes of its eigenvalues against "
+    "rank on logarithmic axes, negative ones as rings. Right, the plane coloured by the network's decision, with "
+    "the training points of three arms of a spiral.",
+    caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. Left: all entries of "
+    "its Hessian, the darker the larger. Middle: the magnitude of each eigenvalue against its rank; rings are negative. Right: "
+    "the decision. In Jupyter the sliders train other networks.",
     live={
-        "hidden": range(p.hidden, p.hidden + 40, 4),
+        "hidden": range(p.hidden, p.hidden + 40, 8),
         "seed": range(p.seed, p.seed + 10),
     },
     labels={"hidden": "hidden units"},
 )
 
 # %% tags=["hide-input"]
-along, losses = learnt(p.hidden, p.seed)
-first, last = along[0], along[-1]
+_, _, first, loss_first = at(0)
+_, _, last, loss_last = at(moments[-1])
+large = [int((v > 0.1 * v[-1]).sum()) for v in (first, last)]
 say(
-    """The network has one hidden layer of {h} units, so $M = {M}$. At the random start the lowest eigenvalue
-    has {low_start:.2f} times the magnitude of the largest, at the end {low_end:.4f} times.""",
-    h=p.hidden,
+    """The network has $M = {M}$ weights and {N} examples. At the random start {start} eigenvalues are above a tenth of the
+    largest, after {steps:,} steps {end}. The lowest eigenvalue goes from {low_start:.2g} to {low_end:.2g}. {word}""",
     M=len(last),
-    low_start=-first[0] / first[-1],
-    low_end=-last[0] / last[-1],
+    N=p.examples,
+    steps=p.iterations,
+    start=large[0],
+    end=large[1],
+    low_start=first[0],
+    low_end=last[0],
+    word="The loss bends in a few directions only, and along all others it is nearly flat."
+    if learnt(loss_last, 3)
+    else "The network has not learnt yet: its loss is above a tenth of that of a guess.",
+)
+
+# %% [markdown]
+# In 2017 Levent Sagun, Utku Evci, Uğur Güney, Yann Dauphin and Léon Bottou computed such matrices whole and drew conclusions for networks
+# in general ([Sagun et al. 2017](../book/references.md)). This book makes their experiments again, computes what decides each
+# claim, and says [which claims hold](../book/claims.md).
+#
+# ## Five findings
+
+
+# %%
+def stored(name, key, **where):
+    """One quantity of the published runs of an experiment, with these parameters."""
+    fits = lambda q: all(q[k] == v for k, v in where.items())
+    chosen = [
+        label for label in published_labels(name) if fits(label["parameters"])
+    ]
+    return [published_result(label)[key] for label in chosen]
+
+
+ends = [v[1] for v in stored("spectrum", "eigenvalues")]
+flat = Estimate([100 * (np.abs(v) < 1e-3 * v[-1]).mean() for v in ends])
+clusters = {
+    k: stored(
+        "clusters",
+        "top",
+        classes=k,
+        activation="relu",
+        batch_size=0,
+        cluster_std=1.0,
+    )
+    for k in (5, 10, 20)
+}
+drop = Estimate([v[k - 1] / v[k] for k, runs in clusters.items() for v in runs])
+widths = {h: stored("width", "eigenvalues", width=h) for h in (10, 30, 50, 70)}
+
+# %%
+few = [
+    Estimate([(v > 0.1 * v[-1]).sum() for v in runs]) for runs in widths.values()
+]
+negative = [(v < -1e-10).sum() / h for h, runs in widths.items() for v in runs]
+weights = [m for h in widths for m in stored("width", "parameters", width=h)]
+line = stored("basins_line", "train_loss")
+places = stored("basins_line", "positions")
+between = [v[(t >= 0) & (t <= 1)] for v, t in zip(line, places, strict=True)]
+hill = [v.max() - max(v[0], v[-1]) for v in between]
+
+risk, along, _ = trained(p.hidden, p.seed)
+ratio = [
+    np.linalg.norm(risk.at(w).residual().to_dense())
+    / np.linalg.norm(risk.at(w).ggn().to_dense())
+    for w in along
+]
+
+# %% tags=["hide-input"]
+say(
+    """1. **Most directions are flat.** After training on 1,000 digits {flat:.1f} % of the eigenvalues are smaller than a
+    thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).
+
+    2. **The Hessian is a sum of two matrices,** of which one is made of gradients and the other has the curvature of the outputs. On
+    the spiral the second is {before:.2g} times as large as the first at the start, and {after:.2g} times at the end
+    ([Chapter 2](02_ggn.ipynb)).
+
+    3. **The data set the number of large eigenvalues.** With $k$ clusters the eigenvalue of rank $k$ is {drop:.1f} times
+    the next one ([Chapter 3](03_data.ipynb)).
+
+    4. **The network's size sets the number of small ones.** From {least:,} to {most:,} weights the count above a tenth of
+    the largest goes from {narrow:.1f} to {wide:.1f} ([Chapter 4](04_size.ipynb)).
+
+    5. **Large and small batches end in one valley** where the step is small: on the straight line between the two ends the loss
+    rises by {hill:.3f} above the higher end ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
+    flat=flat,
+    before=ratio[0],
+    after=ratio[-1],
+    drop=drop,
+    least=min(weights, default=None),
+    most=max(weights, default=None),
+    narrow=few[0],
+    wide=few[-1],
+    hill=hill[0] if hill else None,
+)
+
+# %% tags=["hide-input"]
+panels = [
+    small_panel("1  flat", xlim=(0.7, 1e4), ylim=(1e-9, 10)),
+    small_panel("2  a sum", xlabel="step (0 at 0.5)", ylabel="second over first"),
+    small_panel("3  clusters", xlabel="rank", ylabel="over the largest"),
+    small_panel("4  width", xlim=(0.7, 1e5), ylim=(1e-9, 10)),
+    small_panel("5  one valley", xlabel="on the line", ylabel="loss"),
+    small_panel("new: nine a unit", xlabel="hidden units", ylabel="negative"),
+]
+for v in ends[:1]:
+    figures.ranked(panels[0], v)
+panels[1].loglog(np.maximum(moments, 0.5), ratio, "o-", color=figures.COLORS["R"])
+for i, (k, runs) in enumerate(clusters.items()):
+    for v in runs[:1]:
+        panels[2].loglog(
+            1 + np.arange(len(v)),
+            v / v[0],
+            "o",
+            label=f"k = {k}",
+            color=figures.SERIES[i],
+        )
+        panels[2].axvline(k + 0.5, color=figures.SERIES[i], ls=":")
+for (h, runs), color in zip(list(widths.items())[::3], figures.SERIES[1:]):
+    for v in runs[:1]:
+        figures.ranked(panels[3], v, color=color, label=f"{h} units")
+
+# %% tags=["hide-input"]
+for v, t in zip(line, places, strict=True):
+    panels[4].semilogy(t, v, color=figures.COLORS["H"])
+    panels[4].plot(
+        [0, 1], v[np.isin(t, (0, 1))], "o", color=figures.COLORS["G"], label="ends"
+    )
+for h, runs in widths.items():
+    counts = [(v < -1e-10).sum() for v in runs]
+    panels[5].plot([h] * len(runs), counts, "o", color=figures.COLORS["H"])
+panels[5].plot(
+    [0, 75], [0, 9 * 75], ":", color=figures.COLORS["theory"], label="9 a unit"
+)
+for ax in panels[2:]:
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend()
+figures.figure(
+    "fig_findings",
+    *panels,
+    caption="The five findings and a new one. 1: the eigenvalues of a network with 5,000 weights after training. 2: the norm of the "
+    "second matrix over that of the first, on the spiral. 3: the largest eigenvalues for three numbers of clusters $k$; dotted: "
+    "after rank $k$. 4: the eigenvalues of two widths. 5: the training loss on the line from the large batch's end (0) to the "
+    "small batch's (1), on CIFAR-10. New: negative eigenvalues for networks of four widths, and nine for each unit.",
+    alt="Six small panels: ranked eigenvalues, a falling ratio of norms, drops of the largest eigenvalues after the number of "
+    "clusters, ranked eigenvalues of two widths, a loss without a barrier on a line, and points on a line of slope nine.",
+)
+
+# %% [markdown]
+# ## What the paper did not know
+
+# %% tags=["hide-input"]
+barrier = {
+    eta: Estimate(stored("basins_digits", "barrier", step=eta))
+    for eta in (0.02, 0.05)
+}
+say(
+    """* **The negative eigenvalues can be counted.** With ten classes a network with one hidden layer of ReLU units has {per:.2f} of
+    them for each hidden unit ([Chapter 4](04_size.ipynb)).
+
+    * **One valley is a matter of the step.** On digits the highest barrier between the two ends is {low:.3f} with a step of 0.02 and
+    {high:.2f} with a step of 0.05 ([Chapter 6](06_basins.ipynb)).
+
+    * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).""",
+    per=Estimate(negative),
+    low=barrier[0.02],
+    high=barrier[0.05],
 )
 
 # %% tags=["nbval-check-output"]
-check("the loss has fallen", losses[-1] < losses[0])
+check("the loss has fallen", loss_last < loss_first)
+check("the network has learnt", learnt(loss_last, 3), otherwise="no")
+gap = np.abs(np.trace(at(moments[-1])[1]) - last.sum()) / np.abs(last).sum()
+check("the eigenvalues add up to the trace within 1e-12", gap, below=1e-12)
+
+# %% [markdown]
+# ## Go on
+#
+# Read [the preface](../book/preface.md) on how to use this book, or begin with [Chapter 1](01_spectrum.ipynb). Symbols are under
+# [notation](../book/notation.md), terms in the [glossary](../book/glossary.md).
+#
+# ```bash
+# papermill notebooks/00_tour.ipynb out.ipynb -p hidden 40 -p seed 1
+# ```
 
 # %% tags=["hide-input"]
 foot(p)

@@ -56,6 +56,7 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     if first := re.match(r"# (?!%%)(.{3,60})\n", source):
         return f"Code: {first[1].rstrip('.')}"
     kinds = {
+        "parameters of this run": "injected-parameters" in tags,
         "parameters": "parameters" in tags or "resolve(" in source,
         "the figure above": len(names) == 1,
         "the figures above": len(names) > 1,
@@ -68,8 +69,11 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
 
 
 def rebuild(cells: list[dict], label: str) -> list[dict]:
-    """The cells of a page: text that code shows as text cells of its own, before the cell if that is folded."""
-    built, markdown = [], lambda text: {"cell_type": "markdown", "metadata": {}, "source": text}
+    """The cells of a page: text that code shows as text cells of its own, before the cell if that is folded.
+
+    Cells tagged ``below`` stand below what the next cell without the tag shows.
+    """
+    built, waiting, markdown = [], [], lambda text: {"cell_type": "markdown", "metadata": {}, "source": text}
     for cell in cells:
         if cell["cell_type"] != "code":
             built.append(cell)
@@ -77,12 +81,20 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
         tags, source = cell["metadata"].get("tags", []), text_of(cell["source"])
         texts, names = shown_text(cell)
         cell["metadata"]["figures"] = names
+        if "injected-parameters" in tags:
+            tags = cell["metadata"]["tags"] = [*tags, "hide-input"]
         folded = "hide-input" in tags
         if folded:
             prompt = fold_name(source, tags, names)
             cell["metadata"]["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
         shown = [markdown(text) for text in texts]
-        built += [*shown, cell] if folded and not cell["outputs"] else [cell, *shown]
+        if "below" in tags:  # code on the way to a result stands below the result
+            built += shown
+            waiting.append(cell)
+            continue
+        built += [*shown, *waiting, cell] if folded and not cell["outputs"] else [*waiting, cell, *shown]
+        waiting = []
+    built += waiting
     first = next((c for c in built if c["cell_type"] == "markdown"), None)
     if first is not None and text_of(first["source"]).startswith("# "):
         first["source"] = f"({label})=\n" + text_of(first["source"])

@@ -80,17 +80,32 @@ def parameters_of(path: Path) -> list[dict]:
     found = []
     for name, kind, default, text in re.findall(r"^(\w+): (\w+) = (.+?)  # (.+)$", declared, re.M):
         default, allowed = ast.literal_eval(default), ranges[name]
-        values = {s: allowed.presets.get(s, s if name == "scale" else default) for s in SCALES}
+        values = {s: s if name == "scale" else value_at(s, default, allowed) for s in SCALES}
         found.append({"name": name, "type": kind, "default": default, "help": text, "range": allowed, "values": values})
     return found
 
 
+def value_at(scale: str, given, allowed):
+    """What a parameter is at a scale: as given, or if it is not set its preset."""
+    return allowed.presets[scale] if allowed.presets and given in (0, "", "[]", []) else given
+
+
+def injected_of(path: Path) -> dict:
+    """The parameters that papermill has put into a notebook."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if "injected-parameters" in c["metadata"].get("tags", [])]
+    lines = (n for c in code for n in ast.parse(c).body if isinstance(n, ast.Assign))
+    return {n.targets[0].id: ast.literal_eval(n.value) for n in lines}
+
+
 def command(path: Path) -> str:
-    """The papermill line that makes a notebook again, every parameter spelt out."""
-    given = [
-        f"-p {q['name']} {shlex.quote(str(q['values']['quick']))}" for q in parameters_of(path) if q["name"] != "scale"
-    ]
-    return " \\\n  ".join([f"papermill notebooks/{path.name} out.ipynb", *given])
+    """The papermill line that makes this run of a notebook again, every parameter spelt out."""
+    injected, found = injected_of(path), parameters_of(path)
+    scale = injected.get("scale", next((q["default"] for q in found if q["name"] == "scale"), "quick"))
+    given = {q["name"]: value_at(scale, injected.get(q["name"], q["default"]), q["range"]) for q in found}
+    given["scale"] = scale
+    line = [f"-p {name} {shlex.quote(str(v))}" for name, v in given.items() if name != "scale" or v != "quick"]
+    return " \\\n  ".join([f"papermill notebooks/{path.name} out.ipynb", *line])
 
 
 def cost_line(path: Path, root: Path) -> str:

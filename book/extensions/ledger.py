@@ -114,7 +114,7 @@ class ClaimsGrid(SphinxDirective):
                 for c in claims
                 if c["chapter"] == chapter
             )
-            rows += f'<div class="row"><span class="label">{escape(title)}</span><ul>{squares}</ul></div>'
+            rows += f'<div class="chapter"><span class="label">{escape(title)}</span><ul>{squares}</ul></div>'
         return [nodes.raw("", f'<div class="ledger-grid"><ul class="key">{key}</ul>{rows}</div>', format="html")]
 
 
@@ -161,7 +161,8 @@ def facts(claim: dict, here: str, pages: set[str]) -> list[tuple[str, str]]:
         rows = "".join(f"<li>{words(c['quantity'])}: {words(c['measured'])}</li>" for c in claim["context"])
         found += [("For context", f"<ul>{rows}</ul>")]
     for old in claim["before"]:
-        text = f"{old['bound']}: measured {old['measured']}, {old['verdict']}. {old['why']}"
+        measured = f"measured {old['measured']}, " if "measured" in old else ""
+        text = f"{old['bound']}: {measured}{old['verdict']}. {old['why']}"
         found += [("An older test", words(text))]
     return found
 
@@ -212,12 +213,24 @@ def verdict(claim: dict, here: str) -> nodes.reference:
     return nodes.reference("", claim["verdict"], internal=True, refuri=refuri, classes=classes)
 
 
+def link_verdicts(table: nodes.table, claims: list[dict], here: str) -> None:
+    """The verdicts of a chapter's own table, coloured and linked to their places in the ledger."""
+    rows = [row for body in table.findall(nodes.tbody) for row in body]
+    for row, claim in zip(rows, claims, strict=True):
+        strong = next(iter(row[-1].findall(nodes.strong)))
+        strong.parent.replace(strong, verdict(claim, here))
+
+
 def add_verdicts(app, doctree) -> None:
-    """A section with a chapter's claims and their verdicts, before its limits, where the chapter has none of its own."""
+    """A section with a chapter's claims and their verdicts, before its limits, unless it shows them itself."""
     here = app.env.docname
     claims = [c for c in read(app.env)["claims"] if here == f"notebooks/{c['chapter']}"]
     titles = {s[0].astext(): s for s in doctree.findall(nodes.section)}
-    if "Limits" not in titles or "Verdicts" in titles or not claims:
+    if "Verdicts" in titles:
+        for table in list(titles["Verdicts"].findall(nodes.table))[:1]:
+            link_verdicts(table, claims, here)
+        return
+    if "Limits" not in titles or not claims:
         return
     found = nodes.bullet_list()
     for claim in claims:
@@ -235,13 +248,18 @@ def add_verdicts(app, doctree) -> None:
 
 
 class Verdict(SphinxRole):
-    """``{claim}`id```: the verdict with its colour, linked to its place in the ledger."""
+    """``{claim}`id```: the verdict with its colour, linked to its place in the ledger; of a claim in parts, each."""
 
     def run(self):
-        claims = {c["id"]: c for c in read(self.env)["claims"]}
-        if self.text not in claims:
+        claims = [c for c in read(self.env)["claims"] if self.text in (c["id"], c["of_statement"])]
+        if not claims:
             return [], [self.inliner.reporter.error(f"claim {self.text!r} is not in the ledger", line=self.lineno)]
-        return [verdict(claims[self.text], self.env.docname)], []
+        found: list[nodes.Node] = []
+        for claim in claims:
+            part = f" ({claim['part']})" if len(claims) > 1 else ""
+            found += [nodes.Text(", ")] if found else []
+            found += [verdict(claim, self.env.docname), nodes.Text(part)]
+        return found, []
 
 
 class Number(SphinxRole):
@@ -256,7 +274,7 @@ class Number(SphinxRole):
 
 
 class Count(SphinxRole):
-    """``{claims-count}`verdict```: how many claims have a verdict; ``all`` counts them all, ``statements`` parts as one."""
+    """``{claims-count}`verdict```: how many have it; ``all`` counts all claims, ``statements`` parts as one."""
 
     def run(self):
         claims = read(self.env)["claims"]

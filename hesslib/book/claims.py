@@ -1,16 +1,16 @@
 """The claims ledger: what the paper says, and the verdict that the stored results give.
 
-``book/claims/NN_topic.yml`` states the claims that a chapter examines. Each has one deciding check: a quantity, evaluated
-for each stored run; premises that a run must meet to count; a bound, and where it comes from; and the date on which the
-bound was registered. The verdict follows from the 95 % interval over independent runs (``judging``). Nothing here or
-there says what the outcome is; the outcome that the book shows lies in ``book/claims.json``, and a test fails while it is
-not the one computed. CONTRIBUTING.md says how to add a claim.
+``book/claims/NN_topic.yml`` states the claims that a chapter examines. Each has one deciding check: a quantity,
+evaluated for each stored run; premises that a run must meet to count; a bound, and where it comes from; and the date on
+which the bound was registered. The verdict follows from the 95 % interval over independent runs (``judging``). Nothing
+here or there says what the outcome is; the outcome that the book shows lies in ``book/claims.json``, and a test fails
+while it is not the one computed. CONTRIBUTING.md says how to add a claim.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -33,8 +33,9 @@ LEDGER = ROOT / "book" / "claims"
 PAPER = ROOT / "book" / "paper.yml"
 ACKNOWLEDGED = ROOT / "book" / "claims.json"
 MEASURED = {"results", "where", "each", "by", "group", "independent", "with", "of", "scale", "format", "quantity"}
-JUDGED = MEASURED | {"bound", "same", "different", "to", "why", "premise", "registered", "explains", "context", "before"}
-CLAIM = JUDGED | {"id", "section", "paper", "statement", "part", "setting", "later", "chapter", "of_statement"}
+JUDGED = {"bound", "same", "different", "to", "why", "premise", "registered", "explains", "context", "before"}
+SAID = {"id", "section", "paper", "statement", "part", "setting", "later", "chapter", "of_statement"}
+CLAIM = MEASURED | JUDGED | SAID
 NEEDED = ("id", "section", "paper", "statement", "quantity", "results", "registered")
 Run = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
@@ -136,7 +137,7 @@ def listed(entry: Any) -> list[Any]:
 
 
 def beside(spec: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any] | None:
-    """The arrays of runs of other experiments that belong to a run, by the names of ``with``; None if one is missing."""
+    """The runs of other experiments that belong to a run, by the names of ``with``; None if one is missing."""
     found = {}
     for name, other in spec.get("with", {}).items():
         where = other.get("where", {}) | {k: parameters[k] for k in other["shared"]}
@@ -181,6 +182,8 @@ def measure(spec: dict[str, Any], each_run: bool = False) -> Measure | None:
         values, asked = [v for g in groups.values() for _, v in g], len(runs)
     else:
         values, asked = [average([v for _, v in g], spec, place) for _, g in sorted(groups.items())], len(sizes)
+    if not all(np.ndim(v) == 0 and np.isfinite(v) for v in values):
+        raise ParameterError(f"{place}: each and group give one finite number for each run; a premise leaves runs out")
     if spec.get("of", "mean") == "mean" and not each_run and any(isinstance(v, bool | np.bool_) for v in values):
         raise ParameterError(f"{place}: truth values: give of: share")
     return Measure(values, kept, asked, left_out)
@@ -199,7 +202,7 @@ def average(values: list[Any], spec: dict[str, Any], place: str) -> Any:
 
 
 def expand(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """An entry with ``rows`` stands for one entry for each row, with $name replaced; one with ``parts`` for its parts."""
+    """The entries that one with ``rows`` (with $name replaced) or with ``parts`` stands for."""
     rows = entry.get("rows")
     if rows is not None:
         text = yaml.safe_dump({k: v for k, v in entry.items() if k != "rows"}, allow_unicode=True, width=10_000)
@@ -263,7 +266,7 @@ def ledger() -> dict[str, list[dict[str, Any]]]:
 
 
 def first_ledger() -> list[dict[str, Any]]:
-    """Claims of chapters that have no file yet, from ``claims.yml``: the first check decides, the others are context."""
+    """Claims of chapters that have no file yet: the first check decides, the others are context."""
     path, found = LEDGER.with_suffix(".yml"), []
     if not path.exists():
         return []
@@ -272,9 +275,10 @@ def first_ledger() -> list[dict[str, Any]]:
         bounds = [b for b in judging.BOUNDS if b in first]
         if old["chapter"] in {p.stem for p in files()} or not bounds:
             continue
-        keep = {k: first[k] for k in ("quantity", "results", "where", "each", "by", "group") if k in first}
+        measured = lambda check: {k: check[k] for k in MEASURED - {"of", "format"} if k in check}
+        keep = measured(first)
         keep |= {k: old[k] for k in ("id", "section", "paper", "statement", "chapter")}
-        keep["context"] = [{k: c[k] for k in ("quantity", "results", "where", "each", "by", "group") if k in c} for c in others]
+        keep["context"] = [measured(check) for check in others]
         keep["why"], keep["registered"] = "As in the first version of the ledger.", "known"
         found.append(checked(keep | {"bound": {bounds[0]: first[bounds[0]]}}, path.name))
     return found
@@ -325,7 +329,7 @@ def explained(claim: dict[str, Any], verdict: str, names: dict[str, Any]) -> str
         raise ParameterError(f"{claim['id']}: explains: {error!r}") from error
 
 
-def quotable(claim: dict[str, Any], outcome: dict[str, Any]) -> SimpleNamespace:
+def quotable(outcome: dict[str, Any]) -> SimpleNamespace:
     """The numbers of a claim as ``explains`` may quote them."""
     interval = outcome["interval"] or (np.nan, np.nan)
     spread = outcome["numbers"] or {}
@@ -363,7 +367,8 @@ def evaluate(claim: dict[str, Any]) -> dict[str, Any]:
 
 def expression(claim: dict[str, Any]) -> str:
     """What is evaluated, as text."""
-    group = f"; over {claim['by']}: {claim['group']}" if "by" in claim else f"; {claim['group']}" if "group" in claim else ""
+    over = f"over {claim['by']}: " if "by" in claim else ""
+    group = f"; {over}{claim['group']}" if "group" in claim else ""
     return " ".join(f"{claim.get('each', 'not run')}{group}".split())
 
 
@@ -372,7 +377,7 @@ def report() -> dict[str, Any]:
     book = ledger()
     numbers = {number["id"]: measure(number, each_run=True) for number in book["numbers"]}
     outcomes = {claim["id"]: evaluate(claim) for claim in book["claims"]}
-    names: dict[str, Any] = {**numbers, **{claim["id"]: quotable(claim, outcomes[claim["id"]]) for claim in book["claims"]}}
+    names: dict[str, Any] = {**numbers, **{name: quotable(outcome) for name, outcome in outcomes.items()}}
     for claim in book["claims"]:
         outcome = outcomes[claim["id"]]
         beside = list(context(claim))
@@ -453,8 +458,8 @@ def markdown(claims: list[dict[str, Any]], chapter: str) -> str:
 def verdicts(chapter: str) -> None:
     """Show the claims of a chapter with their verdicts, as a table in Markdown.
 
-    They are read from ``book/claims.json`` and not computed: they rest on the stored runs alone, whatever the parameters
-    of the notebook, so that every door shows what the ledger shows; a test holds the file against the stored results.
+    They are read from ``book/claims.json`` and not computed: they rest on the stored runs alone, whatever the
+    parameters of the notebook, so every door shows what the ledger shows; a test holds the file against the results.
 
     Args:
         chapter: such as ``"04_size"``.

@@ -17,9 +17,9 @@ from .parameters import ParameterError
 KILLED = "the process that ran it was killed three times"
 
 
-def cores() -> int:
-    """Cores to compute on: a busy machine is told by OMP_NUM_THREADS."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+def cores(otherwise: int | None = None) -> int:
+    """Cores to compute on, told by OMP_NUM_THREADS; without it ``otherwise``, or all."""
+    return int(os.environ.get("OMP_NUM_THREADS") or otherwise or os.cpu_count() or 1)
 
 
 def compute(

@@ -7,6 +7,7 @@ import html
 import inspect
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from .._progress import bar
 from .figures import Panels, page_type, picture, place
 from .payload import NUMBERS
 
+PLAYS = 5  # values of the first control from which on it has a button that plays them
 LIMIT = 700_000  # characters of one exploration's HTML; a page has at most 1.5 MB in all
 
 # Without a kernel the sliders choose among prepared frames. Equal lines of the frames' SVG are kept once.
@@ -35,6 +37,21 @@ SCRIPT = """(box => {
     box.querySelector('[role=status]').textContent = data.sentences[index];
   };
   inputs.forEach(input => input.addEventListener('input', turn));
+  const button = box.querySelector('button'), first = inputs[0];
+  let timer = 0;
+  const stop = () => { clearInterval(timer); timer = 0; button.textContent = '▶ play'; };
+  const step = () => {
+    if (first.value === first.max) return stop();
+    first.value++;
+    turn();
+  };
+  if (button) button.addEventListener('click', () => {
+    if (timer) return stop();
+    if (first.value === first.max) first.value = -1;
+    timer = setInterval(step, 700);
+    button.textContent = '❚❚ pause';
+    step();
+  });
   box.querySelector('.hesslib-controls').hidden = false;
 })(document.currentScript.parentElement)"""
 
@@ -157,7 +174,8 @@ class Exploration:
             return ", ".join(f"{self.label(k)} {text(v)}" for k, v in values.items()) + ": not run.", None
         if not isinstance(found, tuple) or len(found) < 2 or not isinstance(found[0], str) or len(found[0]) < 20:
             raise ValueError(f"{function.__name__} returned {found!r}: give a sentence and at least one panel")
-        return found[0], Panels(self.name, f"{self.alt} {found[0]}", *found[1:])
+        sentence = re.sub(r"(?<![\w.-])-(?=\.?\d)", "−", found[0])
+        return sentence, Panels(self.name, f"{self.alt} {sentence}", *found[1:])
 
     def label(self, parameter: str) -> str:
         """The text beside a slider."""
@@ -185,8 +203,9 @@ class Exploration:
                 f'value="{at}" autocomplete="off" aria-valuetext="{html.escape(text(vs[at]))}"> '
                 f'<span aria-hidden="true">{html.escape(text(vs[at]))}</span></label>'
             )
+        play = '<button type="button">▶ play</button> ' if len(values[0]) >= PLAYS else ""
         return (
-            f'<div class="hesslib-explore"><div class="hesslib-controls" hidden>{" ".join(inputs)}</div>\n'
+            f'<div class="hesslib-explore"><div class="hesslib-controls" hidden>{play}{" ".join(inputs)}</div>\n'
             f'<p role="status">{html.escape(self.frames[self.first][0])}</p>\n'
             f"{self._picture(*self.frames[self.first])}\n"
             f'<script type="application/json">{packed}</script>\n'

@@ -28,6 +28,9 @@ COLORS = {
 }
 SERIES = ["#0f7fc0", "#c9682a", "#1f9a70", "#b0528f", "#a58a12", "#7a6fd0"]
 INK = "#1a1b1c"  # becomes the colour of the page's text
+FONTS = "'DejaVu Sans', Verdana, sans-serif"  # of the same width, where the first is not there
+
+WIDE = (6.0, 3.6)  # inches of a panel that stands alone
 
 STYLE = {
     "figure.figsize": (4.5, 3.3),
@@ -119,10 +122,19 @@ def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def picture(name: str, alt: str, cells: str) -> str:
-    """HTML of a figure: its panels side by side where there is room."""
-    style = "display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:8px;justify-items:center"
+    """HTML of a figure: its panels side by side where there is room, the last row in the middle."""
+    style = "display:flex;flex-wrap:wrap;justify-content:center;gap:8px"
     head = f'role="img" aria-label="{html.escape(alt)}" data-name="{name}" class="hesslib-figure" style="{style}"'
     return f"<div {head}>{cells}</div>"
+
+
+def one_style(group: re.Match) -> str:
+    """A group of markers with their style said once, if they have the same."""
+    styles = set(re.findall(r' style="([^"]*)"', group[2]))
+    if len(styles) != 1:
+        return group[0]
+    bare = re.sub(r' style="[^"]*"', "", group[2])
+    return f'<g clip-path="{group[1]}" style="{styles.pop()}">{bare}</g>'
 
 
 def page_type() -> str:
@@ -142,6 +154,8 @@ class Panels:
         if len(alt) < 40:
             raise ValueError(f"alt={alt!r}: say in a sentence what {name} shows")
         self.name, self.alt, self.figures = name, alt, [ax.figure for ax in panels]
+        if len(panels) == 1 and tuple(self.figures[0].get_size_inches()) == STYLE["figure.figsize"]:
+            self.figures[0].set_size_inches(WIDE)
 
     def svg(self, index: int) -> str:
         """One panel as an SVG element that can stand within a page."""
@@ -153,6 +167,8 @@ class Panels:
         # Hundredths of a point are enough, and a path on one line lets equal lines of two frames be shared.
         short = lambda m: re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", m[0]))
         text = re.sub(r' (d|x|y|transform)="[^"]*"', short, text)
+        text = re.sub(r'<g clip-path="([^"]*)">\s*((?:<use [^>]*/>\s*)+)</g>', one_style, text)
+        text = text.replace("'DejaVu Sans'", FONTS)
         text = text[text.index("<svg") :].replace(INK, "currentColor")
         text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
         text = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}-", text)
@@ -178,10 +194,10 @@ class Panels:
         return out.getvalue()
 
     def cells(self) -> str:
-        """The panels as HTML, one below the other."""
-        return "\n".join(
-            f'<div style="width:100%;max-width:520px">{self.svg(i)}</div>' for i in range(len(self.figures))
-        )
+        """The panels as HTML. No panel is drawn much larger than another, so that all have one size of type."""
+        widths = [min(100 * figure.get_size_inches()[0] / 1.25, 700) for figure in self.figures]
+        box = lambda i, width: f'<div style="flex:1 1 {0.75 * width:.0f}px;max-width:{width:.0f}px">{self.svg(i)}</div>'
+        return "\n".join(box(i, width) for i, width in enumerate(widths))
 
     def numbers(self, **columns) -> str:
         """What is drawn, as lines of CSV: the given columns, panel, series, x, y."""
@@ -237,10 +253,11 @@ def ranked(ax, eigenvalues, color: str = COLORS["H"], label: str = "", floor: fl
     last = max(1, int(there.sum()))
     spaced = np.geomspace(1, last, points).round() if last > points else rank[:last]
     keep = np.union1d(spaced, np.arange(1, min(40, last) + 1)).astype(int) - 1
-    for sign, name, face in ((1, label, color), (-1, f"{label}, negative" if label else "", "none")):
+    kinds = ((1, label, color, 3), (-1, f"{label}, negative" if label else "", "none", 6))
+    for sign, name, face, size in kinds:
         chosen = keep[there[keep] & (sign * values[keep] > 0)]
         if len(chosen):
-            style = {"marker": "o", "ls": "", "color": color, "markerfacecolor": face, "markersize": 3.5}
+            style = {"marker": "o", "ls": "", "color": color, "markerfacecolor": face, "markersize": size}
             ax.plot(rank[chosen], np.abs(values[chosen]), label=name or None, **style)
     ax.set(xscale="log", yscale="log")
     ax.set_xlabel(ax.get_xlabel() or "rank from the largest")

@@ -2,7 +2,7 @@
 
 The interval of a mean is Student's t over independent runs (of the logarithms for ratios, so that a factor up and a
 factor down weigh the same); that of a share of runs is Clopper and Pearson's; that of a median is the sign test's, from
-order statistics. No distribution is assumed for the last two; the first assumes that means of a few runs are near normal.
+order statistics. The last two assume no distribution; the first assumes that means of a few runs are near normal.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def written(value: float, interval: Interval | None, form: str = "", percent: bo
     if low > 0 and high > 3 * low:
         digits = 2  # a ratio known to a factor: each number has two digits
     elif half > 1e-9 * abs(value) and math.isfinite(half):
-        decimals = max(0, 1 - math.floor(math.log10(times * half)))
+        decimals = 0 if percent else max(0, 1 - math.floor(math.log10(half)))
     text = lambda v: format(times * v, form).replace("-", "−") if form else number(times * v, decimals, digits)
     unit = " %" if percent else ""
     return f"{text(value)}{unit}" + (f" ({text(low)} to {text(high)}{unit})" if interval else "")

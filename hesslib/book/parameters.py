@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -126,9 +127,20 @@ def resolve(namespace: dict[str, Any], **ranges: Range) -> Values:
         if allowed.presets and unset and not isinstance(value, bool):
             value = allowed.presets[scale]
         result[name] = allowed.check(name, value)
+    if scale != "paper" and "OMP_NUM_THREADS" not in os.environ:
+        one_thread()
     values = Values(**result)
     values.presets = {name: allowed.presets[scale] for name, allowed in ranges.items() if allowed.presets}
     return values
+
+
+def one_thread() -> None:
+    """Compute on one thread: on small matrices threads wait for each other, beside other work for minutes."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -109,3 +109,10 @@ def read(notebook: Path, cells: list[Any]) -> dict[str, tuple[int, Payload]]:
                 places[name], found[name] = i, Payload("".join(page), "".join(data[NUMBERS]))
     found |= unpack(pack_path(notebook), digests) if digests else {}
     return {name: (i, found[name]) for name, i in places.items()}
+
+
+def put_back(cells: list[Any], figures: dict[str, tuple[int, Payload]]) -> None:
+    """Give cells back what was taken out of them, as in a notebook that was not packed."""
+    for output in (o for cell in cells for o in cell.get("outputs", [])):
+        if name_of(output) in figures and output.get("metadata", {}).pop("packed", None):
+            output["data"] |= dict(zip((PAGE, NUMBERS), figures[name_of(output)][1], strict=True))

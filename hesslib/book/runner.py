@@ -248,8 +248,16 @@ def run_one(source: Path, output: Path, parameters: dict[str, Any], threads: int
         except StorageError as error:
             message = str(error)
     state = "failed" if message else "done"
-    print(f"{source.stem:<20} {state:<8} {seconds:6.1f} s  {message}", flush=True)
+    where = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
+    print(f"{source.stem:<20} {state:<8} {seconds:6.1f} s  {message or where}", flush=True)
     return Outcome(source.stem, state, seconds, output, message)
+
+
+def folder_name(parameters: dict[str, Any]) -> str:
+    """A folder's name that says the parameters and is that of no others."""
+    text = ",".join(f"{name}={value}" for name, value in sorted(parameters.items()))
+    short = re.sub(r"[^\w=.,-]+", "_", text)[:80]
+    return short if short == text else f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1) -> list[Outcome]:
@@ -259,7 +267,8 @@ def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = N
         names: numbers or stems; empty for all.
         parameters: values for those declared in the notebooks.
         output: a folder for the executed notebooks. By default a run without parameters renews the
-            committed ones in ``notebooks/``, and a run with parameters writes to ``_build/runs``.
+            committed ones in ``notebooks/``, and a run with parameters writes to ``_build/runs``,
+            in a folder that is named after the parameters.
         jobs: notebooks executed at a time, the cores divided between them.
 
     Raises:
@@ -268,8 +277,8 @@ def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = N
     chosen = sources(names)
     for source in chosen:
         check_names(read(source), source.stem, parameters)
-    folder = output or (ROOT / "_build" / "runs" if parameters else NOTEBOOKS)
-    threads = max(1, cores() // max(1, jobs))
+    folder = output or (ROOT / "_build" / "runs" / folder_name(parameters) if parameters else NOTEBOOKS)
+    threads = max(1, cores(None if parameters.get("scale") == "paper" else 1) // max(1, jobs))
     bar = sys.stderr.isatty() and jobs == 1
     calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads, bar) for s in chosen)
     return Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)

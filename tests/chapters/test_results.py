@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from hesslib.book.claims import paper
 from hesslib.book.store import PUBLISHED, published_labels, published_result
 
 NAMES = [path.stem for path in sorted(PUBLISHED.glob("*.jsonl"))]
@@ -42,17 +43,19 @@ def test_bulk_and_outliers_at_start_and_end():
             assert (np.abs(values) < 1e-3 * values[-1]).mean() > 0.85
 
 
+def test_the_two_terms_obey_the_inequalities_of_weyl():
+    """No eigenvalue of H is further from that of G than the norm of R, nor below the lowest of R, since G >= 0."""
+    for _, result in stored("terms"):
+        for measures in result["measures"]:
+            assert measures[2] <= 1 + 1e-6
+            assert measures[8] * (1 - measures[0]) <= measures[0] * (1 + 1e-6)
+        assert (result["measures"][:, 5] >= 4924 - 1000).all()  # rank of the first term in the probability reading
+
+
 def test_negative_eigenvalues_respect_the_bound_of_nine_for_each_unit():
     for parameters, result in stored("width"):
         found = int((result["eigenvalues"] < -1e-12).sum())
         assert 0.95 * 9 * parameters["width"] <= found <= 9 * parameters["width"]
-
-
-# Mean eigenvalues of the paper's Table 1, gradient descent, covariance 1.
-TABLE_1 = {
-    ("relu", 2): 7.13e-6, ("relu", 5): 1.55e-5, ("relu", 10): 3.04e-5, ("relu", 20): 5.65e-5, ("relu", 50): 1.16e-4,
-    ("tanh", 2): 1.19e-5, ("tanh", 5): 2.52e-5, ("tanh", 10): 3.75e-5, ("tanh", 20): 5.37e-5,
-}  # fmt: skip
 
 
 def test_gradient_descent_rows_of_table_1_are_within_15_per_cent():
@@ -60,9 +63,10 @@ def test_gradient_descent_rows_of_table_1_are_within_15_per_cent():
     for q, result in stored("clusters"):
         if q["batch_size"] == 0 and q["cluster_std"] == 1.0:
             means.setdefault((q["activation"], q["classes"]), []).append(result["moments"][0])
-    assert means.keys() == TABLE_1.keys() and all(len(v) >= 5 for v in means.values())
-    for row, found in means.items():
-        assert abs(np.mean(found) / TABLE_1[row] - 1) < 0.15, row
+    assert len(means) == 9 and all(len(v) >= 5 for v in means.values())
+    for (activation, classes), found in means.items():
+        row = paper("table_1", algorithm="GD", activation=activation, classes=classes)
+        assert abs(np.mean(found) / row.mean - 1) < 0.15, row
 
 
 def test_theorem_1_at_the_largest_size():

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from hesslib.book import judging
 from hesslib.book.paths import ROOT
 
 CONF = """
@@ -17,26 +18,36 @@ html_static_path = ["webassets"]
 """
 CHAPTER = """# A chapter
 
-## Over seeds
+## {section}
 
-{{claim}}`bulk-end` {{number}}`{number}:.1f` {extra}
+{{claim}}`{claim}` {{number}}`{number}:.1f` {extra}
 
 ## Limits
 """
+SHOWN = json.loads((ROOT / "book" / "claims.json").read_text())
+# a claim whose results are stored, and the chapter whose section makes them
+ONE = next(c for c in SHOWN["claims"] if c["source"] and c["source"]["notebook"] == c["chapter"] and c["stored"])
+NUMBER = next(iter(SHOWN["numbers"]))
 
 
 def build(folder, extra=""):
-    (folder / "book").mkdir(parents=True)
+    (folder / "book" / "claims").mkdir(parents=True)
     (folder / "notebooks").mkdir()
     (folder / "webassets").mkdir()
-    for name in ("claims.md", "claims.json"):
-        shutil.copy(ROOT / "book" / name, folder / "book")
+    for name in ("claims.md", "claims.json", "claims/same.yml"):
+        shutil.copy(ROOT / "book" / name, folder / "book" / name)
     (folder / "conf.py").write_text(CONF.format(folder=str(ROOT / "book" / "extensions")))
-    (folder / "index.md").write_text("# Index\n\n```{toctree}\nbook/claims\nnotebooks/01_spectrum\n```\n")
-    (folder / "notebooks" / "01_spectrum.md").write_text(CHAPTER.format(number="q-bulk-end", extra=extra))
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(folder), str(folder / "html")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done, folder / "html"
+    (folder / "index.md").write_text(f"# Index\n\n```{{toctree}}\nbook/claims\nnotebooks/{ONE['chapter']}\n```\n")
+    sections = {c["source"]["section"] for c in SHOWN["claims"] if c["source"].get("notebook") == ONE["chapter"]}
+    text = CHAPTER.format(section=ONE["source"]["section"], claim=ONE["id"], number=NUMBER, extra=extra)
+    text += "\n".join(f"\n## {s}\n\ntext" for s in sorted(sections - {ONE["source"]["section"]}))
+    (folder / "notebooks" / f"{ONE['chapter']}.md").write_text(text)
+    return sphinx(folder), folder / "html"
+
+
+def sphinx(folder, *options):
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", *options, str(folder), str(folder / "html")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -46,56 +57,81 @@ def html(tmp_path_factory):
     return out
 
 
-SHOWN = json.loads((ROOT / "book" / "claims.json").read_text())
-
-
-def test_table_and_roles_show_what_is_acknowledged(html):
+def test_page_and_roles_show_what_is_acknowledged(html):
     page = (html / "book" / "claims.html").read_text()
-    assert page.count('<tr id="claim-') == len(SHOWN["claims"])
-    for verdict in ("holds", "holds in part", "does not hold"):
-        count = [c["verdict"] for c in SHOWN["claims"]].count(verdict)
+    claims = SHOWN["claims"]
+    for claim in claims:
+        part = page.split(f'id="claim-{claim["id"]}"')
+        assert len(part) == 2 and page.count(f'href="#claim-{claim["id"]}"') == 1, claim["id"]
+        entry = part[1].split('<div class="ledger-claim"')[0]
+        assert f'data-verdict="{claim["verdict"]}"' in entry
+        terms = ["The paper", "Deciding quantity", "Bound", "Why this bound", "Registered", "Runs"]
+        terms += ["Measured"] if claim["measured"] else []
+        assert all(f"<dt>{term}</dt>" in entry for term in terms), claim["id"]
+        assert ('class="explains"' in entry) == bool(claim["explains"])
+    for verdict in judging.VERDICTS:
+        count = [c["verdict"] for c in claims].count(verdict)
         assert page.count(f'data-verdict="{verdict}"') == count
-        assert f"{count} {verdict.replace('holds', 'hold').replace('does', 'do')}" in " ".join(page.split())
-    for claim in SHOWN["claims"]:
-        assert (f'id="why-{claim["id"]}"' in page) == bool(claim["why"])
-    assert 'href="../notebooks/01_spectrum.html#over-seeds"' in page
-    chapter = (html / "notebooks" / "01_spectrum.html").read_text()
-    verdict = next(c["verdict"] for c in SHOWN["claims"] if c["id"] == "bulk-end")
-    assert f'href="../book/claims.html#claim-bulk-end">{verdict}</a>' in chapter
-    assert f"</a> {SHOWN['numbers']['q-bulk-end']['mean']:.1f}<" in chapter
+        assert (f"{count} {verdict}</li>" in page) == (count > 0)
+    link = f"../notebooks/{ONE['chapter']}.html#"
+    assert f'href="{link}' in page
+    chapter = (html / "notebooks" / f"{ONE['chapter']}.html").read_text()
+    assert f'href="../book/claims.html#claim-{ONE["id"]}">{ONE["verdict"]}</a>' in chapter
+    assert f"</a> {SHOWN['numbers'][NUMBER]['mean']:.1f}<" in chapter
+
+
+def test_every_verdict_has_a_mark_and_a_colour():
+    sys.path.insert(0, str(ROOT / "book" / "extensions"))
+    from ledger import MARKS
+
+    style = (ROOT / "book" / "webassets" / "ledger.css").read_text()
+    assert tuple(MARKS) == judging.VERDICTS and len(set(MARKS.values())) == len(MARKS)
+    assert all(f".square.{v.replace(' ', '-')} " in style for v in judging.VERDICTS if v != "not run")
 
 
 def test_unknown_names_and_lost_sections_stop_the_build(tmp_path):
     done, _ = build(tmp_path / "a", "{claim}`no-such` {number}`nor-this`")
     assert done.returncode != 0 and "'no-such' is not in the ledger" in done.stderr and "'nor-this'" in done.stderr
-    folder = tmp_path / "b"
-    done, _ = build(folder)
-    assert done.returncode == 0
-    text = (folder / "notebooks" / "01_spectrum.md").read_text()
-    (folder / "notebooks" / "01_spectrum.md").write_text(text.replace("Over seeds", "Otherwise"))
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-E", str(folder), str(folder / "html")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and "01_spectrum has no section #over-seeds" in done.stderr
+    folder = tmp_path / "a"
+    path = folder / "notebooks" / f"{ONE['chapter']}.md"
+    path.write_text(path.read_text().replace(ONE["source"]["section"], "Otherwise"))
+    done = sphinx(folder, "-E")
+    assert done.returncode != 0 and f"{ONE['chapter']} has no section #" in done.stderr
 
 
-def test_rows_are_filtered_without_a_kernel(browser, html):
+def test_claims_are_filtered_without_a_kernel(browser, html):
     page = browser.new_page()
     page.goto((html / "book" / "claims.html").as_uri())
-    seen = lambda: page.locator(".ledger tbody tr:visible").count()
+    seen = lambda: page.locator(".ledger-claim:visible").count()
     everything = len(SHOWN["claims"])
     assert seen() == everything and page.inner_text(".ledger-filter output") == f"{everything} of {everything} claims"
-    page.get_by_label("Verdict").select_option("does not hold")
-    assert seen() == [c["verdict"] for c in SHOWN["claims"]].count("does not hold") > 0
+    verdict = SHOWN["claims"][-1]["verdict"]
+    page.get_by_label("Verdict").select_option(verdict)
+    assert seen() == [c["verdict"] for c in SHOWN["claims"]].count(verdict) > 0
     page.get_by_label("Verdict").select_option("")
-    page.get_by_label("Find").fill("table 1 tanh")
-    assert seen() == 4
-    page.get_by_label("Chapter").select_option("04_size")
-    assert seen() == 0
+    page.get_by_label("Find").fill("cifar-jump against")
+    assert seen() == 1
+    page.get_by_label("Chapter").select_option(ONE["chapter"])
+    assert seen() == 0 and page.locator("section.ledger-chapter:visible").count() == 0
+    page.get_by_label("Find").fill("")
+    page.get_by_label("Chapter").select_option("06_basins")
+    assert page.locator("section.ledger-chapter:visible").count() == 1
     page.close()
 
 
-def test_a_chapter_lists_its_verdicts_before_its_limits(html):
-    text = (html / "notebooks" / "01_spectrum.html").read_text()
+def test_a_square_leads_to_its_claim_and_opens_it(browser, html):
+    page = browser.new_page()
+    page.goto((html / "book" / "claims.html").as_uri())
+    square = page.locator(f'a.square[href="#claim-{ONE["id"]}"]')
+    assert ONE["verdict"] in square.inner_text() and ONE["statement"] in square.inner_text()
+    page.get_by_label("Find").fill("no such words")
+    square.click()
+    page.wait_for_selector(f"#claim-{ONE['id']} details[open] dl")
+    page.close()
+
+
+def test_a_chapter_without_verdicts_of_its_own_lists_them_before_its_limits(html):
+    text = (html / "notebooks" / f"{ONE['chapter']}.html").read_text()
     section = text[text.index('id="verdicts"') : text.index('id="limits"')]
     for claim in SHOWN["claims"]:
-        assert (f'#claim-{claim["id"]}"' in section) == (claim["chapter"] == "01_spectrum")
+        assert (f'#claim-{claim["id"]}"' in section) == (claim["chapter"] == ONE["chapter"])

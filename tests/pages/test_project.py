@@ -45,17 +45,17 @@ def test_what_our_commands_make_is_marked_as_made():
                         subprocess.check_output([*command, path], text=True).splitlines()]  # fmt: skip
     for path in made:
         assert ask(path) == ["set", "unset", "unset"], path
-    for path in ("notebooks/00_tour.py", "book/claims.yml", "README.md", "hesslib/cli.py"):
+    for path in ("notebooks/00_tour.py", "book/claims/same.yml", "README.md", "hesslib/cli.py"):
         assert ask(path) == ["unspecified"] * 3, path
 
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 3158,
+    "curvature": 3302,
     "theory": 479,
     "experiments": 851,
-    "book": 3040,
-    "": 422,
+    "book": 3610,
+    "": 442,
 }
 
 
