@@ -55,10 +55,8 @@ p = resolve(
 if len(p.filters) != 2:
     raise ParameterError(f"filters = {p.filters!r} is not valid: give two numbers")
 if not p.small_batch < p.large_batch <= p.examples:
-    raise ParameterError(
-        f"small_batch = {p.small_batch}, large_batch = {p.large_batch}: "
-        f"give the smaller first, and at most examples = {p.examples}"
-    )
+    given = f"small_batch = {p.small_batch}, large_batch = {p.large_batch}"
+    raise ParameterError(f"{given}: give the smaller first, and at most examples = {p.examples}")  # fmt: skip
 this_run(p)
 
 # %% tags=["hide-input"]
@@ -131,9 +129,8 @@ here = {b: converged(b, **setting) for b in (p.small_batch, p.large_batch)}
 # %% tags=["hide-input"]
 lost = [b for b, r in here.items() if "eigenvalues" not in r]
 if lost:
-    raise ParameterError(
-        f"step_size = {p.step_size}: training with batches of {lost[0]} leaves the finite numbers; give less"
-    )
+    why = f"training with batches of {lost[0]} leaves the finite numbers"
+    raise ParameterError(f"step_size = {p.step_size}: {why}; give less")
 
 # %% [markdown]
 # The stored runs have the paper's size and go on to a training loss of 0.001. Those with the whole spectrum have a smaller network, of
