@@ -1,5 +1,6 @@
 # make book   install, execute the chapters, build the HTML      make html   HTML from the committed outputs
 # make test   install, lint and run every test                   make check  lint and the quick tests, in two minutes
+# make lab    open the chapters in JupyterLab                    make picture  the picture of README.md, of the built pages
 # make paper  run the chapters at the paper's sizes
 # make bench  compare hesslib with other libraries               make cost   measure time and memory against size
 # make soak   many more kills, runs into one store and cells, for as long as an hour
@@ -11,7 +12,7 @@ HTML := _build/html/index.html
 DOCTESTS = $(BIN)/python -m pytest -n 0 --doctest-modules hesslib/curvature hesslib/theory hesslib/experiments
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book html paper run test check lint bench cost soak guards clean
+.PHONY: book html lab picture paper run test check lint bench cost soak guards clean
 
 book: run html
 
@@ -23,6 +24,12 @@ html: .venv/html.stamp
 	$(BIN)/jupyter-book build . -W -n --keep-going > _build.log 2>&1 || { cat _build.log; rm -f _build.log; exit 1; }
 	@rm -f _build.log
 	@echo "The book is built: $(CURDIR)/$(HTML)"
+
+lab: .venv/lab.stamp
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+picture: .venv/test.stamp
+	$(BIN)/python -m tests.pages.picture
 
 paper: .venv/book.stamp
 	$(BIN)/python -m hesslib run --scale paper
@@ -70,6 +77,10 @@ clean:
 
 .venv/book.stamp: pyproject.toml .venv/html.stamp
 	$(BIN)/pip install -q -e '.[book]'
+	@touch $@
+
+.venv/lab.stamp: pyproject.toml .venv/book.stamp
+	$(BIN)/pip install -q -e '.[lab]'
 	@touch $@
 
 .venv/test.stamp: pyproject.toml .venv/book.stamp

@@ -5,6 +5,7 @@ The package under *The Hessian of Over-Parametrized Networks, an executable book
 
 from .curvature.blocks import Blocks, blocks
 from .curvature.density import SpectralDensity, spectral_density
+from .curvature.ggn import ggn_spectrum
 from .curvature.jacobian import jacobian
 from .curvature.lanczos import Eigenpairs, top_eigenpairs
 from .curvature.operators import CurvatureOperator
@@ -27,6 +28,7 @@ __all__ = [
     "blocks",
     "count_outliers",
     "diagonal",
+    "ggn_spectrum",
     "jacobian",
     "select_route",
     "spectral_density",

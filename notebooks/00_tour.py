@@ -16,14 +16,14 @@
 # The Hessian is the matrix of second derivatives of the loss: it tells how the loss bends around the weights. Press *play* and watch
 # it while a small network learns: each moment of training shows the whole matrix, its eigenvalues and what the network decides.
 
-# %% tags=["parameters", "hide-input", "below"]
+# %% tags=["parameters", "hide-input", "end"]
 scale: str = "quick"  # smoke, quick or paper
 hidden: int = 20  # units of the hidden layer
 examples: int = 60  # training examples N
 iterations: int = 0  # steps of gradient descent; 0: by scale
 seed: int = 0  # of the points and of the random start
 
-# %% tags=["hide-input", "below"]
+# %% tags=["hide-input", "end"]
 from functools import cache
 
 import numpy as np
@@ -36,7 +36,6 @@ from hesslib.book.store import published_labels, published_result
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
-from matplotlib.colors import to_rgba_array
 
 p = resolve(
     globals(),
@@ -48,7 +47,7 @@ p = resolve(
 this_run(p)
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def spiral(examples, seed, classes=3):
     """Points in the plane on three arms of a spiral, and the arm of each."""
     rng = np.random.default_rng(seed)
@@ -60,7 +59,7 @@ def spiral(examples, seed, classes=3):
     return torch.tensor(points), torch.tensor(arm)
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 moments = np.unique(np.geomspace(1, p.iterations, 18).astype(int)).tolist()
 moments = [0, *moments]
 
@@ -76,7 +75,7 @@ def trained(hidden, seed):
     return risk, history.parameters, history.losses
 
 
-# %% tags=["below"]
+# %% tags=["end"]
 def at(step, hidden=p.hidden, seed=p.seed):
     """The network's weights, its Hessian, all eigenvalues and the loss at a moment."""
     risk, parameters, losses = trained(hidden, seed)
@@ -86,6 +85,7 @@ def at(step, hidden=p.hidden, seed=p.seed):
     return parameters[index], matrix, values, losses[index]
 
 
+# %% tags=["end"]
 def decide(weights, points, hidden):
     """The probability of each arm at points of the plane."""
     model = fully_connected([2, hidden, 3], seed=0)
@@ -96,75 +96,50 @@ def decide(weights, points, hidden):
         return model(torch.as_tensor(points)).softmax(1).numpy()
 
 
-# %% tags=["hide-input", "below"]
-SMALL = {"xticks": [], "yticks": []}
-GRID = np.linspace(-1.5, 1.5, 61)
-
-
-def small_panel(title, **axes):
-    """A panel of which three stand in a row."""
-    ax = figures.panel(title, **axes)
-    ax.figure.set_size_inches(3.2, 3.0)
-    return ax
-
-
-def tinted(strength, colors):
-    """An image: one of the colours at each point, the stronger the more opaque, in five steps."""
-    image = np.zeros((*strength.shape, 4))
-    rgba = to_rgba_array(np.ravel(colors)).reshape(*np.shape(colors), 4)
-    image[..., :3] = rgba[..., :3]
-    image[..., 3] = np.round(5 * strength.clip(0, 1)) / 5
-    return image
-
-
+# %% tags=["end"]
 def draw_matrix(matrix):
-    """Each entry of the matrix as a dot of colour, on a logarithmic scale of three decades."""
-    ax = small_panel(
-        "the Hessian", **SMALL, xlabel="blue: positive, orange: negative"
-    )
-    size = np.abs(matrix) / np.abs(matrix).max()
-    strength = 1 + np.log10(size.clip(1e-9)) / 3
-    color = np.where(matrix > 0, figures.COLORS["H"], figures.COLORS["G"])
-    ax.imshow(tinted(strength, color), interpolation="none")
-    ax.grid(False)
+    """Each entry of the Hessian as a dot of colour."""
+    xlabel = "blue: positive, orange: negative"
+    ax = figures.panel("the Hessian", xlabel, size=figures.THIRD)
+    figures.matrix(ax, matrix)
     return ax
 
 
-# %% tags=["hide-input", "below"]
 def draw_values(values):
     """The eigenvalues by rank."""
-    axes = {"xlim": (0.7, 2 * len(values)), "ylim": (1e-7, 10)}
-    ax = small_panel("its eigenvalues", **axes)
+    ax = figures.panel("its eigenvalues", size=figures.THIRD, ylim=(1e-7, 10))
     figures.ranked(ax, values, label="eigenvalue", floor=0, points=60)
+    ax.set_xlim(0.7, 2 * len(values))
     ax.legend(loc="lower left")
     return ax
 
 
+# %% tags=["hide-input", "end"]
 def draw_decision(weights, hidden, inputs, targets):
     """What the network decides over the plane, and the training points."""
-    ax = small_panel("the decision", **SMALL, xlabel="points: training examples")
-    plane = np.stack(np.meshgrid(GRID, GRID), -1).reshape(-1, 2)
+    xlabel = "points: training examples"
+    ax = figures.panel("the decision", xlabel, size=figures.THIRD)
+    grid = np.linspace(-1.5, 1.5, 61)
+    plane = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
     likely = decide(weights, plane, hidden).reshape(61, 61, 3)
     arms = np.array(figures.SERIES[2:5])
-    strength = 0.9 * (likely.max(-1) - 1 / 3)
-    image = tinted(strength, arms[likely.argmax(-1)])
+    strength, colors = 0.9 * (likely.max(-1) - 1 / 3), arms[likely.argmax(-1)]
     box = (-1.5, 1.5, -1.5, 1.5)
-    ax.imshow(image, extent=box, origin="lower", interpolation="none")
+    figures.tinted(ax, strength, colors, extent=box, origin="lower")
     for arm, color in enumerate(arms):
         xy = inputs[targets == arm].T
         ax.plot(*xy, "o", color=color, mec=figures.INK, mew=0.5, label=f"arm {arm}")
-    ax.grid(False)
+    ax.set(xticks=[], yticks=[])
     return ax
 
 
-# %% tags=["hide-input"]
+# %% tags=["end"]
 def moment(step, hidden=p.hidden, seed=p.seed):
     """Matrix, eigenvalues and decision at one moment of training."""
     weights, matrix, values, loss = at(step, hidden, seed)
     inputs, targets = spiral(p.examples, seed)
-    right = int(
-        (decide(weights, inputs, hidden).argmax(1) == targets.numpy()).sum()
-    )
+    found = decide(weights, inputs, hidden).argmax(1)
+    right = int((found == targets.numpy()).sum())
     large = int((values > 0.1 * values[-1]).sum())
     sentence = (
         f"Step {step:,}, loss {loss:.3f}: {right} of {p.examples} points are right. Of {len(values)} eigenvalues {large} "
@@ -174,6 +149,7 @@ def moment(step, hidden=p.hidden, seed=p.seed):
     return sentence, draw_matrix(matrix), draw_values(values), decision
 
 
+# %% tags=["hide-input"]
 explore(
     moment,
     {"step": moments},
@@ -218,33 +194,23 @@ say(
 # ## Five findings
 
 
-# %%
+# %% tags=["end"]
 def stored(name, key, **where):
     """One quantity of the published runs of an experiment, with these parameters."""
     fits = lambda q: all(q[k] == v for k, v in where.items())
-    chosen = [
-        label for label in published_labels(name) if fits(label["parameters"])
-    ]
+    chosen = [one for one in published_labels(name) if fits(one["parameters"])]
     return [published_result(label)[key] for label in chosen]
 
 
+# %% tags=["end"]
 ends = [v[1] for v in stored("spectrum", "eigenvalues")]
 flat = Estimate([100 * (np.abs(v) < 1e-3 * v[-1]).mean() for v in ends])
-clusters = {
-    k: stored(
-        "clusters",
-        "top",
-        classes=k,
-        activation="relu",
-        batch_size=0,
-        cluster_std=1.0,
-    )
-    for k in (5, 10, 20)
-}
+descent = {"activation": "relu", "batch_size": 0, "cluster_std": 1.0}
+clusters = {k: stored("clusters", "top", classes=k, **descent) for k in (5, 10, 20)}
 drop = Estimate([v[k - 1] / v[k] for k, runs in clusters.items() for v in runs])
 widths = {h: stored("width", "eigenvalues", width=h) for h in (10, 30, 50, 70)}
 
-# %%
+# %% tags=["end"]
 few = [
     Estimate([(v > 0.1 * v[-1]).sum() for v in runs]) for runs in widths.values()
 ]
@@ -268,17 +234,17 @@ say(
     thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).
 
     2. **The Hessian is a sum of two matrices,** of which one is made of gradients and the other has the curvature of the outputs. On
-    the spiral the second is {before:.2g} times as large as the first at the start, and {after:.2g} times at the end
+    the spiral the norm of the second is {before:.2f} times that of the first at the start, and {after:.3f} times at the end
     ([Chapter 2](02_ggn.ipynb)).
 
-    3. **The data set the number of large eigenvalues.** With $k$ clusters the eigenvalue of rank $k$ is {drop:.1f} times
+    3. **The data set the number of large eigenvalues.** With $k$ clusters the eigenvalue of rank $k$ is {drop:.1f} times as large as
     the next one ([Chapter 3](03_data.ipynb)).
 
     4. **The network's size sets the number of small ones.** From {least:,} to {most:,} weights the count above a tenth of
     the largest goes from {narrow:.1f} to {wide:.1f} ([Chapter 4](04_size.ipynb)).
 
-    5. **Large and small batches end in one valley** where the step is small: on the straight line between the two ends the loss
-    rises by {hill:.3f} above the higher end ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
+    5. **Large and small batches can end in one valley.** On CIFAR-10, on the straight line between the two ends, the loss
+    rises by {hill:.3f} above that of the higher end ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
     flat=flat,
     before=ratio[0],
     after=ratio[-1],
@@ -290,47 +256,47 @@ say(
     hill=hill[0] if hill else None,
 )
 
-# %% tags=["hide-input"]
-panels = [
-    small_panel("1  flat", xlim=(0.7, 1e4), ylim=(1e-9, 10)),
-    small_panel("2  a sum", xlabel="step (0 at 0.5)", ylabel="second over first"),
-    small_panel("3  clusters", xlabel="rank", ylabel="over the largest"),
-    small_panel("4  width", xlim=(0.7, 1e5), ylim=(1e-9, 10)),
-    small_panel("5  one valley", xlabel="on the line", ylabel="loss"),
-    small_panel("new: nine a unit", xlabel="hidden units", ylabel="negative"),
-]
+# %% tags=["end"]
+third = {"size": figures.THIRD}
+ranks = {"xlim": (0.7, 1e5), "ylim": (1e-9, 10)}
+flatness = figures.panel("1  flat", **third, **ranks)
 for v in ends[:1]:
-    figures.ranked(panels[0], v)
-panels[1].loglog(np.maximum(moments, 0.5), ratio, "o-", color=figures.COLORS["R"])
-for i, (k, runs) in enumerate(clusters.items()):
+    figures.ranked(flatness, v)
+fading = figures.panel("2  a sum", "step (0 at 0.5)", "second over first", **third)
+fading.loglog(np.maximum(moments, 0.5), ratio, "o-", color=figures.COLORS["R"])
+wide = figures.panel("4  width", **third, **ranks)
+for h, color in ((10, figures.SERIES[1]), (70, figures.SERIES[0])):
+    for v in widths[h][:1]:
+        figures.ranked(wide, v, color=color, label=f"{h} units")
+entries = list(zip(*wide.get_legend_handles_labels()))
+wide.legend(*zip(*[e for e in entries if "neg" not in e[1]]), loc="lower left")
+
+# %% tags=["end"]
+leading = figures.panel("3  clusters", "rank", "over the largest", **third)
+for (k, runs), color in zip(clusters.items(), figures.SERIES):
     for v in runs[:1]:
-        panels[2].loglog(
-            1 + np.arange(len(v)),
-            v / v[0],
-            "o",
-            label=f"k = {k}",
-            color=figures.SERIES[i],
-        )
-        panels[2].axvline(k + 0.5, color=figures.SERIES[i], ls=":")
-for (h, runs), color in zip(list(widths.items())[::3], figures.SERIES[1:]):
-    for v in runs[:1]:
-        figures.ranked(panels[3], v, color=color, label=f"{h} units")
+        rank = 1 + np.arange(len(v))
+        leading.loglog(rank, v / v[0], "o", label=f"k = {k}", color=color)
+    leading.axvline(k + 0.5, color=color, ls=":")
+valley = figures.panel("5  one valley", "on the line", "loss", **third)
+for v, t in zip(line, places, strict=True):
+    ends_at = np.isin(t, (0, 1))
+    valley.semilogy(t, v, color=figures.COLORS["H"])
+    valley.plot(
+        t[ends_at], v[ends_at], "o", color=figures.COLORS["G"], label="ends"
+    )
 
 # %% tags=["hide-input"]
-for v, t in zip(line, places, strict=True):
-    panels[4].semilogy(t, v, color=figures.COLORS["H"])
-    panels[4].plot(
-        [0, 1], v[np.isin(t, (0, 1))], "o", color=figures.COLORS["G"], label="ends"
-    )
+counted = figures.panel("new: nine a unit", "hidden units", "negative", **third)
 for h, runs in widths.items():
     counts = [(v < -1e-10).sum() for v in runs]
-    panels[5].plot([h] * len(runs), counts, "o", color=figures.COLORS["H"])
-panels[5].plot(
-    [0, 75], [0, 9 * 75], ":", color=figures.COLORS["theory"], label="9 a unit"
+    counted.plot([h] * len(runs), counts, "o", color=figures.COLORS["H"])
+counted.plot(
+    [0, 75], [0, 675], ":", color=figures.COLORS["theory"], label="9 a unit"
 )
-for ax in panels[2:]:
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend()
+for ax in (leading, valley, counted):
+    ax.legend()
+panels = flatness, fading, leading, wide, valley, counted
 figures.figure(
     "fig_findings",
     *panels,
@@ -354,7 +320,7 @@ say(
     """* **The negative eigenvalues can be counted.** With ten classes a network with one hidden layer of ReLU units has {per:.2f} of
     them for each hidden unit ([Chapter 4](04_size.ipynb)).
 
-    * **One valley is a matter of the step.** On digits the highest barrier between the two ends is {low:.3f} with a step of 0.02 and
+    * **One valley is a matter of the step.** On digits the barrier between the two ends is {low:.3f} with a step of 0.02 and
     {high:.2f} with a step of 0.05 ([Chapter 6](06_basins.ipynb)).
 
     * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).""",

@@ -86,7 +86,7 @@ if p.dataset == "digits" and p.large_batch > 1000:
     raise ParameterError(f"large_batch = {p.large_batch}: give at most 1000 digits")
 import numpy as np
 import torch
-from hesslib import EmpiricalRisk, top_eigenpairs
+from hesslib import EmpiricalRisk, ggn_spectrum, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.explore import explore
 from hesslib.book.paths import ROOT
@@ -627,6 +627,17 @@ def batch_noise(risk, x, y, size, count, seed):
 def stored_local(t, k, examples, **setting):
     """Curvature on the line between the ends of a stored run."""
     return local(setting, Store().load("basins", setting)[0], t, k, examples)
+
+
+def end_spectrum(part, examples, **setting):
+    """Every eigenvalue of G at an end of a stored run that is not zero by its rank."""
+    data, model, *both = ends(setting, Store().load("basins", setting)[0])
+    x, y = data.inputs[:examples].cpu().double(), data.targets[:examples].cpu()
+    risk = EmpiricalRisk(model.cpu().double(), x, y).at(both[part - 1].cpu())
+    s, rank = ggn_spectrum(risk.ggn()), examples * (data.classes - 1)
+    found = {"parameters": len(s.eigenvalues), "loss": risk.loss()}
+    found |= {"eigenvalues": s.eigenvalues[-rank:], "seconds": s.seconds}
+    return found | {f"error_{k}": v for k, v in s.certificates.items()}
 
 
 # %%

@@ -68,12 +68,17 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     return "Code: " + next((name for name, found in kinds.items() if found), "details")
 
 
+def markdown(text: str, name: str) -> dict:
+    """A text cell."""
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
+
+
 def rebuild(cells: list[dict], label: str) -> list[dict]:
     """The cells of a page: text that code shows as text cells of its own, before the cell if that is folded.
 
-    Cells tagged ``below`` stand below what the next cell without the tag shows.
+    Cells tagged ``end`` stand in a section of their own at the page's end.
     """
-    built, waiting, markdown = [], [], lambda text: {"cell_type": "markdown", "metadata": {}, "source": text}
+    built, late = [], []
     for cell in cells:
         if cell["cell_type"] != "code":
             built.append(cell)
@@ -87,14 +92,15 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
         if folded:
             prompt = fold_name(source, tags, names)
             cell["metadata"]["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
-        shown = [markdown(text) for text in texts]
-        if "below" in tags:  # code on the way to a result stands below the result
+        shown = [markdown(text, f"{cell.get('id', 'cell')}-{i}") for i, text in enumerate(texts)]
+        if "end" in tags:
             built += shown
-            waiting.append(cell)
-            continue
-        built += [*shown, *waiting, cell] if folded and not cell["outputs"] else [*waiting, cell, *shown]
-        waiting = []
-    built += waiting
+            late.append(cell)
+        else:
+            built += [*shown, cell] if folded and not cell["outputs"] else [cell, *shown]
+    if late:
+        foot = len(built) - ("foot(" in text_of(built[-1]["source"]))
+        built[foot:foot] = [markdown("## The code of this page", "code"), *late]
     first = next((c for c in built if c["cell_type"] == "markdown"), None)
     if first is not None and text_of(first["source"]).startswith("# "):
         first["source"] = f"({label})=\n" + text_of(first["source"])

@@ -8,8 +8,10 @@ import shlex
 import shutil
 import sys
 from functools import cache
+from html import escape
 from importlib.resources import files
 from pathlib import Path
+from textwrap import shorten
 
 from docutils import nodes
 from sphinx.util import logging
@@ -160,7 +162,13 @@ def hold_together(app, doctree, docname) -> None:
 
 
 def mend_page(app, pagename, templatename, context, doctree) -> None:
-    """What accessibility asks of docutils' HTML: tables that scroll take the focus, a list has items."""
+    """What accessibility asks of docutils' HTML, and for who shares the page its title and first words."""
+    paragraph = next(iter(doctree.findall(nodes.paragraph)), None) if doctree is not None else None
+    if paragraph is not None:
+        words = escape(shorten(paragraph.astext().replace("\\", ""), 160, placeholder=" ..."))
+        title = escape(re.sub(r"<[^>]*>", "", context.get("title", "")))
+        meta = f'<meta name="description" content="{words}">\n<meta property="og:description" content="{words}">\n'
+        context["metatags"] = f'{context.get("metatags", "")}{meta}<meta property="og:title" content="{title}">\n'
     body = context.get("body", "")
     body = re.sub(r'<table class="[^"]*\btable\b[^"]*"', r'\g<0> tabindex="0"', body)
     context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')

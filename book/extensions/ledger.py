@@ -216,8 +216,11 @@ def verdict(claim: dict, here: str) -> nodes.reference:
 def link_verdicts(table: nodes.table, claims: list[dict], here: str) -> None:
     """The verdicts of a chapter's own table, coloured and linked to their places in the ledger."""
     rows = [row for body in table.findall(nodes.tbody) for row in body]
-    for row, claim in zip(rows, claims, strict=True):
-        strong = next(iter(row[-1].findall(nodes.strong)))
+    found = [next(iter(row[-1].findall(nodes.strong)), None) for row in rows]
+    if [strong and strong.astext() for strong in found] != [claim["verdict"] for claim in claims]:
+        LOG.warning("%s: its verdicts are not those of the ledger: python -m hesslib claims --acknowledge", here)
+        return
+    for strong, claim in zip(found, claims):
         strong.parent.replace(strong, verdict(claim, here))
 
 

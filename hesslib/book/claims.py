@@ -251,7 +251,10 @@ def ledger() -> dict[str, list[dict[str, Any]]]:
     """``claims``, ``numbers`` and ``quotes`` of the ledger. Raises ``ParameterError`` where it is not well formed."""
     book: dict[str, list[dict[str, Any]]] = {"claims": [], "numbers": [], "quotes": []}
     for path in files():
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ParameterError(f"{path.name}: {error}") from error
         common = {"chapter": path.stem, **({"registered": found["registered"]} if "registered" in found else {})}
         for claim in (one for entry in found.get("claims", ()) for one in expand(entry)):
             book["claims"].append(checked({**common, **claim}, path.name))

@@ -10,6 +10,7 @@ import sys
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
@@ -30,7 +31,7 @@ SERIES = ["#0f7fc0", "#c9682a", "#1f9a70", "#b0528f", "#a58a12", "#7a6fd0"]
 INK = "#1a1b1c"  # becomes the colour of the page's text
 FONTS = "'DejaVu Sans', Verdana, sans-serif"  # of the same width, where the first is not there
 
-WIDE = (6.0, 3.6)  # inches of a panel that stands alone
+WIDE, THIRD = (6.0, 3.6), (3.2, 3.0)  # inches of a panel that stands alone, and of three in a row
 
 STYLE = {
     "figure.figsize": (4.5, 3.3),
@@ -59,12 +60,13 @@ STYLE = {
 mpl.rcParams.update(STYLE)
 
 
-def panel(title: str = "", xlabel: str = "", ylabel: str = "", **axes):
+def panel(title: str = "", xlabel: str = "", ylabel: str = "", size: tuple[float, float] | None = None, **axes):
     """A new one-panel figure in the book's style; returns its axes.
 
-    Panels are small on purpose: on a wide page they stand side by side, on a phone below each other.
+    Panels are small on purpose: on a wide page they stand side by side, on a phone below each other. Of those with
+    ``size=THIRD`` three stand in a row.
     """
-    ax = Figure().subplots()
+    ax = Figure(figsize=size).subplots()
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **axes)
     return ax
 
@@ -180,15 +182,18 @@ class Panels:
         return head + text[text.index(">") + 1 :]
 
     def png(self) -> bytes:
-        """The panels side by side on white."""
+        """The panels on white, at most three side by side."""
         images = []
         for figure in self.figures:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=90, facecolor="white")
             images.append(Image.open(buffer).convert("RGB"))
-        whole = Image.new("RGB", (sum(i.width for i in images), max(i.height for i in images)), "white")
-        for i, image in enumerate(images):
-            whole.paste(image, (sum(im.width for im in images[:i]), 0))
+        rows = [images[i : i + 3] for i in range(0, len(images), 3)]
+        wide, high = max(sum(i.width for i in row) for row in rows), [max(i.height for i in row) for row in rows]
+        whole = Image.new("RGB", (wide, sum(high)), "white")
+        for r, row in enumerate(rows):
+            for i, image in enumerate(row):
+                whole.paste(image, (sum(im.width for im in row[:i]), sum(high[:r])))
         out = io.BytesIO()
         whole.quantize(64, dither=Image.Dither.NONE).save(out, "png", optimize=True)
         return out.getvalue()
@@ -262,6 +267,23 @@ def ranked(ax, eigenvalues, color: str = COLORS["H"], label: str = "", floor: fl
     ax.set(xscale="log", yscale="log")
     ax.set_xlabel(ax.get_xlabel() or "rank from the largest")
     ax.set_ylabel(ax.get_ylabel() or "magnitude of the eigenvalue")
+
+
+def tinted(ax, strength, colors, **image) -> None:
+    """Draw an image: at each point one of the colours, in five steps the more opaque the stronger, from 0 to 1."""
+    tint = to_rgba_array(np.ravel(colors)).reshape(*np.shape(strength), 4)
+    tint[..., 3] = np.round(5 * np.clip(strength, 0, 1)) / 5
+    ax.imshow(tint, interpolation="none", **image)
+    ax.grid(False)
+
+
+def matrix(ax, entries, decades: float = 3) -> None:
+    """Draw each entry of a matrix as a point, on a logarithmic scale of some decades; blue positive, orange not."""
+    entries = np.asarray(entries)
+    share = np.abs(entries) / np.abs(entries).max()
+    colors = np.where(entries > 0, COLORS["H"], COLORS["G"])
+    tinted(ax, 1 + np.log10(share.clip(1e-99)) / decades, colors)
+    ax.set(xticks=[], yticks=[])
 
 
 def band(ax, x, curves, color: str, label: str = "", **line) -> None:

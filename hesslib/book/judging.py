@@ -137,7 +137,9 @@ def written(value: float, interval: Interval | None, form: str = "", percent: bo
 def demand(low: float, high: float, percent: bool = False) -> str:
     """Where the statistic must lie, in words."""
     unit, times = (" %", 100) if percent else ("", 1)
-    text = lambda v: number(v) if v and not 1e-3 <= abs(v) < 1e6 else f"{times * v:.4g}".replace("-", "−")
+    plain = lambda v: not v or 1e-3 <= abs(v) < 1e3
+    text = lambda v: f"{v:.3g}".replace("-", "−") if plain(v) else number(v)
+    low, high = times * low, times * high
     if math.isinf(high):
         return f"at least {text(low)}{unit}"
     if math.isinf(low):

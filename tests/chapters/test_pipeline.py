@@ -87,10 +87,8 @@ OLD = {
     "02_ggn",
     "03_data",
     "04_size",
-    "05_algorithm",
     "06_basins",
     "07_random_matrix",
-    "08_after",
 }
 ROLE = re.compile(r"\{(glue|ref|numref|doc|cite|term|eq)[:\w]*\}|^:::|^ *```\{|^\([\w-]+\)=$", re.M)
 new = pytest.mark.parametrize("source", [s for s in SOURCES if s.stem not in OLD], ids=[i for i in IDS if i not in OLD])

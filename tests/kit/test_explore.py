@@ -46,6 +46,12 @@ def test_the_first_frame_is_in_the_page_and_is_that_of_the_start():
     assert "\n".join(data["lines"][i] for i in data["frames"][found.first]) in page
 
 
+def test_a_slider_with_many_values_can_be_played_and_a_minus_sign_is_one():
+    few, many = make(), make(controls={"slope": [-2, -1, 0, 1, 2]})
+    assert "<button" not in few.html and many.html.count('<button type="button">▶ play</button>') == 1
+    assert data_of(many)["sentences"][0] == "The slope is −2 and the shift 0."
+
+
 def test_equal_lines_are_kept_once_so_that_frames_are_small():
     many = make(controls={"slope": [1 + i / 10 for i in range(40)]})
     one = len(figures.Panels("fig_x", ALT, line(1)[1]).svg(0))

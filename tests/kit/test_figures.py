@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import IPython
@@ -59,3 +60,66 @@ def test_signed_log_is_odd_and_linear_at_zero():
     w = figures.signed_log(v, 1e-6)
     np.testing.assert_allclose(w, -w[::-1])
     assert w[3] == pytest.approx(1e-2 / np.log(10), rel=0.01) and w[4] == pytest.approx(6, rel=1e-6)
+
+
+def test_every_label_has_a_font_that_every_reader_has():
+    ax = example()
+    ax.set_title("$10^{-3}$ and words")
+    svg = figures.Panels("fig_x", "Squares of the first three whole numbers, rising.", ax).svg(0)
+    families = re.findall(r"font(?:-family)?: ([^;\"]*)", svg)
+    assert families and all(family.endswith("sans-serif") for family in families)
+
+
+def test_ranks_go_by_magnitude_and_negative_eigenvalues_are_rings():
+    ax = figures.panel()
+    figures.ranked(ax, [1e-3, -0.5, 2.0, 0.0, 1e-20], label="H")
+    dots, rings = ax.lines
+    assert dots.get_xydata().tolist() == [[1, 2.0], [3, 1e-3]] and rings.get_xydata().tolist() == [[2, 0.5]]
+    assert rings.get_markerfacecolor() == "none" != dots.get_markerfacecolor()
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log") and rings.get_label() == "H, negative"
+    many = figures.panel()
+    figures.ranked(many, np.geomspace(1, 1e-6, 5000))
+    assert len(many.lines[0].get_xdata()) < 260 and many.lines[0].get_xdata()[:40].tolist() == list(range(1, 41))
+
+
+def test_a_band_is_median_and_range():
+    ax = figures.panel()
+    figures.band(ax, [1, 2], [[1, 5], [2, 9], [9, 6]], color="red", label="runs")
+    assert ax.lines[0].get_ydata().tolist() == [2, 6]
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].max() == 9
+    figures.band(ax, [1, 2], [[1, 5]], color="red")
+    assert len(ax.collections) == 1, "one run has no band"
+
+
+def test_here_and_stored_are_drawn_alike_and_what_is_not_run_says_so():
+    draw = lambda ax, data: ax.plot(data)
+    here, stored = figures.here_and_stored(draw, [1, 2], [], "now", "then", xlabel="rank")
+    assert len(here.lines) == 1 and here.get_title() == "now" and stored.get_xlabel() == "rank"
+    assert not stored.lines and stored.texts[0].get_text() == "not run"
+
+
+def test_a_figure_and_its_caption_are_found_by_its_name(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda what, raw=False, metadata=None: shown.append((what, metadata))
+    )
+    alt = "Squares of the first three whole numbers, rising."
+    figures.figure("fig_x", example(), caption="The squares\n  of whole numbers.", alt=alt)
+    (bundle, first), (caption, second) = shown
+    assert first == {"hesslib": {"figure": "fig_x"}, "image/png": {"alt": alt}} and "image/png" in bundle
+    assert second == {"hesslib": {"caption": "fig_x"}} and caption.data == "**Figure.** The squares of whole numbers."
+    with pytest.raises(ValueError, match="say in a sentence what fig_x is"):
+        figures.figure("fig_x", example(), caption="", alt=alt)
+
+
+def test_markers_of_one_style_say_it_once():
+    svg = figures.Panels("fig_x", "Squares of the first three whole numbers, rising.", dotted()).svg(0)
+    marks = re.findall(r"<use [^>]*/>", svg[svg.index('<g clip-path="') :])
+    assert len(marks) >= 3 and not any("style" in mark for mark in marks[:3])
+
+
+def dotted():
+    ax = figures.panel()
+    ax.plot([1, 2, 3], [1, 4, 9], "o")
+    ax.grid(False)
+    return ax

@@ -65,3 +65,19 @@ def test_a_missing_parameters_cell_is_named():
 
 def test_jupyter_shows_the_message_alone():
     assert ParameterError("seed = -1")._render_traceback_() == ["ParameterError: seed = -1"]
+
+
+@pytest.mark.parametrize(("variable", "scale", "expected"), [(None, "quick", 1), ("2", "quick", 2), (None, "paper", 2)])
+def test_a_chapter_computes_on_one_thread_unless_told(monkeypatch, variable, scale, expected):
+    import torch
+
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    try:
+        torch.set_num_threads(2)
+        resolve({"scale": scale})
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)

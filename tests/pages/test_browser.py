@@ -50,8 +50,8 @@ def test_the_list_of_pages_is_whole(html):
     assert {p.relative_to(html).as_posix() for p in pages(html)} <= {*NAMES, *others}
 
 
-def test_the_front_door_leads_to_the_preface(site, opened):
-    opened(f"{site}/index.html").wait_for_url("**/book/preface.html", timeout=20_000)
+def test_the_front_door_leads_to_the_tour(site, opened):
+    opened(f"{site}/index.html").wait_for_url("**/notebooks/00_tour.html", timeout=20_000)
 
 
 @pytest.mark.parametrize(("site", "width", "mode"), [("file", 1300, "light"), ("http", 400, "dark")], indirect=["site"])
@@ -64,7 +64,7 @@ def test_a_page_is_quiet_whole_and_accessible(site, opened, name, width, mode):
         page.wait_for_selector("mjx-container svg", timeout=20_000)
     for figure in page.query_selector_all(".hesslib-figure svg"):
         box = figure.bounding_box()
-        assert box["width"] > 250 and box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert box["width"] > 220 and box["x"] >= 0 and box["x"] + box["width"] <= width
     assert not page.trouble()
     page.wait_for_function(SCROLLS_BY_KEYBOARD, timeout=20_000)
     faults = axe.Axe().run(page).response["violations"]  # asks for the style sheets again, in vain from a file
@@ -101,6 +101,19 @@ def test_every_slider_moves_by_keyboard_and_changes_the_visible_frame(site, open
                 assert len(set(pictures)) > 1
             assert box.query_selector(".hesslib-figure svg").is_visible()
     assert not page.trouble()
+
+
+def test_play_moves_the_tour_to_its_end_and_pauses(site, opened):
+    page = opened(f"{site}/notebooks/00_tour.html")
+    box = page.query_selector(".hesslib-explore")
+    button, slider = box.query_selector("button"), box.query_selector("input[type=range]")
+    button.click()
+    page.wait_for_function("s => Number(s.value) >= 2", arg=slider, timeout=20_000)
+    assert "pause" in button.inner_text()
+    button.click()
+    place = slider.input_value()
+    page.wait_for_timeout(1500)
+    assert slider.input_value() == place and "play" in button.inner_text() and not page.trouble()
 
 
 def test_the_first_frame_needs_no_script(browser, html):
