@@ -384,7 +384,7 @@ for name, measure in measures.items():
         found[f"{d}_{name}_here"] = measure(split[d])
 
 # %% tags=["hide-input"]
-text = """**This run.** The classes carry {clusters_class_here:.2f} of the trace of $G$ on clusters and {digits_class_here:.2f} on digits, the pairs
+text = r"""**This run.** The classes carry {clusters_class_here:.2f} of the trace of $G$ on clusters and {digits_class_here:.2f} on digits, the pairs
     {clusters_pair_here:.2f} and {digits_pair_here:.2f}, what is left within cells {clusters_within_here:.2f} and {digits_within_here:.2f}.
 
     **Stored runs on clusters.** The classes carry {clusters_class:.2f} of the trace, the pairs {clusters_pair:.2f}, the rest {clusters_within:.2f}.
