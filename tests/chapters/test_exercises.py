@@ -53,9 +53,10 @@ def test_every_exercise_has_a_test():
     titles = []
     for source in runner.sources([]):
         text = "\n".join(c.source for c in runner.read(source).cells if c.cell_type == "markdown")
-        asked = re.findall(r"(?:\{admonition\} |\*\*)(Exercise: [^*.\n]+)", text)
-        titles += asked
-        assert len(asked) == text.count(":::{dropdown} Answer") + text.count("<summary>Answer"), source.stem
+        found = re.findall(r"(?:\{admonition\} |\*\*)(Exercise: [^*\n]+?)\.?(?:\*\*|\n)", text)
+        answers = text.count(":::{dropdown} Answer") + text.count("<summary>Answer")
+        assert len(found) == answers, source.stem
+        titles += found
     assert sorted(titles) == sorted(ANSWERS)
 
 
@@ -109,8 +110,11 @@ def stored_values(name, key, **where):
 
 @answers("Exercise: one batch in between")
 def test_the_largest_eigenvalue_grows_with_the_batch_on_average():
-    top = [np.mean(stored_values("batches", "top", batch=b, step_size=0.02)) for b in (10, 32, 100, 512)]
-    assert top == sorted(top), top
+    ends = {}
+    for b in (10, 512):
+        found = [r["top"][4, 0] for q, r, _ in claims.stored("converged") if (q["batch"], q["step_size"]) == (b, 0.1)]
+        ends[b] = np.mean([v for v in found if np.isfinite(v)])
+    assert ends[10] < ends[512], ends
 
 
 @answers("Exercise: a smaller step")

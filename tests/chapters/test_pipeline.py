@@ -81,13 +81,7 @@ def test_the_pack_holds_each_figure_of_the_notebook(source):
     assert len(figures) == len(pictures) > 0
 
 
-# Chapters whose text still has roles that the book alone can read; a chapter leaves the list with its conversion.
-OLD = {
-    "05_algorithm",
-    "10_after",
-}
 ROLE = re.compile(r"\{(glue|ref|numref|doc|cite|term|eq)[:\w]*\}|^:::|^ *```\{|^\([\w-]+\)=$", re.M)
-new = pytest.mark.parametrize("source", [s for s in SOURCES if s.stem not in OLD], ids=[i for i in IDS if i not in OLD])
 
 
 def cells_of(source, kind):
@@ -132,7 +126,7 @@ def test_visible_cells_are_short_enough_to_read(source):
             assert len(cell.source.splitlines()) <= 16, cell.source
 
 
-@new
+@pairs
 def test_a_chapter_is_of_one_sitting_and_shows_its_code(source):
     code = cells_of(source, "code")
     assert len(source.read_text().splitlines()) <= 650
@@ -142,7 +136,7 @@ def test_a_chapter_is_of_one_sitting_and_shows_its_code(source):
     assert lines(visible) >= lines(code) / 2, f"{lines(visible)} of {lines(code)} lines are visible"
 
 
-@new
+@pairs
 def test_each_figure_has_a_caption_and_a_folded_cell_is_folded_in_jupyter(source):
     marks = [o.metadata.get("hesslib", {}) for c in executed(source).cells for o in c.get("outputs", [])
              if "metadata" in o]  # fmt: skip
@@ -152,7 +146,7 @@ def test_each_figure_has_a_caption_and_a_folded_cell_is_folded_in_jupyter(source
         assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == folded(cell)
 
 
-@new
+@pairs
 def test_text_has_numbers_in_every_door(source):
     read_by_all(executed(source))
 

@@ -54,11 +54,13 @@ def test_what_our_commands_make_is_marked_as_made():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
+BUDGETS = {
     "curvature": 3980,
     "theory": 492,
     "experiments": 1253,
     "book": 3672,
-    "": 447,
+    "": 450,
+}
 }
 
 
