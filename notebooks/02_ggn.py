@@ -70,7 +70,7 @@ from hesslib.experiments.training import train
 
 p = resolve(
     globals(),
-    hidden=integers(1, smoke=[3], quick=[6, 12], paper=[6, 12]),
+    hidden=integers(1, smoke=[3], quick=[4, 8], paper=[6, 12]),
     examples=integer(10, 4990, smoke=30, quick=200, paper=1000),
     iterations=integer(2, smoke=40, quick=3000, paper=5000),
     step_size=real(1e-6, 100),
@@ -213,7 +213,7 @@ explore(
 # %% [markdown]
 # ## The terms along training
 #
-# Now the network of [Chapter 1](01_spectrum.ipynb), on fewer digits here and on 1,000 in the stored runs. We compute the spectra of $H$ and of both terms in
+# Now a network as in [Chapter 1](01_spectrum.ipynb), smaller and on fewer digits here, of its size and on 1,000 digits in the stored runs. We compute the spectra of $H$ and of both terms in
 # both readings at several moments (`_p` marks the probability reading).
 
 

@@ -35,6 +35,7 @@ seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 # %% tags=["hide-input"]
 # fmt: off
 from functools import cache
+from itertools import product
 
 import numpy as np
 from hesslib import EmpiricalRisk, count_outliers, spectrum, top_eigenpairs
@@ -170,7 +171,7 @@ def draw(ax, groups):
 
 ours = {k: [r] for k, r in here.items()}
 sgd = {k: found for k in CLASSES if (found := block_runs(("SGD", "relu", 1), k))}
-titles = f"this run, {p.activation}, seed {p.seed}", f"stored, SGD, ReLU, {p.seeds} seeds"
+titles = f"this run, {p.activation}, seed {p.seed}", f"stored, SGD, ReLU, seeds 0 to {p.seeds - 1}"
 figures.figure(
     "fig_gap", *figures.here_and_stored(draw, ours, sgd, *titles, **LEADING),
     caption="Leading eigenvalues for $k$ clusters (the paper's Figure 2). A mark at the foot stands after rank $k$.",
@@ -184,7 +185,7 @@ lost = ", ".join(str(k) for k in here if not ended[k])
 if said:
     say("**This run.** The ratio rule counts {said}.", said=said)
 if lost:
-    text = "With {lost} clusters the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum says "
+    text = "With {lost} clusters the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum says"
     say(f"**This run.** {text} nothing about the claim.", lost=lost)
 
 # %%
@@ -197,11 +198,11 @@ drop = [float(ratios[k][i - 1]) for k, i in dropped.items()]
 # %% tags=["hide-input"]
 say(
     """**Stored runs.** Near rank $k$ the median curve falls most after rank {ranks}, for $k$ in 2, 5, 10, 20, 50: after $k$ for
-    few clusters, after $k - 1$ for many. The step is a factor of {few:.1f} for two clusters and between {low:.2f} and {high:.2f}
+    few clusters, after $k - 1$ for many. The step is a factor of {drop_two:.1f} for two clusters and between {drop_low:.2f} and {drop_high:.2f}
     for the others. It is a large ratio but not always a large difference: for many clusters the difference of the first
     two eigenvalues competes with it, and then the gap rule counts one.""",
     ranks=", ".join(map(str, dropped.values())) if len(dropped) == 5 else None,
-    few=drop[0] if drop else None, low=min(drop[1:], default=None), high=max(drop[1:], default=None),
+    drop_two=drop[0] if drop else None, drop_low=min(drop[1:], default=None), drop_high=max(drop[1:], default=None),
 )
 
 # %% [markdown]
@@ -364,14 +365,15 @@ say(
 
     With covariance 1 the best tolerance is between {gd0:.1e} and {gd1:.1e} for gradient descent and between {sgd0:.1e} and {sgd1:.1e} for
     batches of 50. With covariance 10 it runs from {wide0:.1e} to {wide1:.1e}: no single tolerance makes these rows, and they
-    deviate by up to {worst:.0f} %. The authors may have used another stopping rule there, or trained longer for $k = 50$, as
+    deviate by up to {deviation:.0f} %. The authors may have used another stopping rule there, or trained longer for $k = 50$, as
     their lower cutoff suggests.
 
     The column of standard deviations in the paper's table repeats the means. The standard deviation of our spectra is
-    {low:.0f} to {high:.0f} times the mean, as it must be where a few outliers carry the trace.""",
+    {std_low:.0f} to {std_high:.0f} times the mean, as it must be where a few outliers carry the trace.""",
     power=float(np.mean(powers)) if powers else None, predicted=max(predicted, default=None),
     **{f"{n}{i}": reach(b)[-i] for n, b in (("gd", with_relu[0]), ("sgd", relu), ("wide", wide)) for i in (0, 1)},
-    worst=max((abs(e) for (b, _), e in error.items() if b == wide), default=None), low=min(spread, default=None), high=max(spread, default=None),
+    deviation=max((abs(e) for (b, _), e in error.items() if b == wide), default=None),
+    std_low=min(spread, default=None), std_high=max(spread, default=None),
 )
 
 # %% [markdown]
@@ -502,17 +504,17 @@ for end, found in (("", by_k), ("_s", by_distance)):  # one entry for each seed
         factors[word + end] = Estimate(f(v) for v in ratios).median
 
 # %% tags=["hide-input"]
-above = {f"{m.lower()}{k}": Estimate((r[m] > 0.01 * r["H"].max()).sum() for r in far[k]).mean for m in "HGR" for k in (2, 50)}
+above = {f"{m.lower()}{k}": Estimate((r[m] > 0.01 * r["H"].max()).sum() for r in far[k]).mean for m, k in (*product("HG", (2, 50)), ("R", 2))}
 flat = {f"flat{k}": Estimate(100 * (abs(r["H"]) < 1e-3 * r["H"].max()).mean() for r in far[k]).mean for k in (2, 50)}
 say(
     """**Reading.** The bulk does not stay as it is. From 2 to 50 clusters the magnitude of the eigenvalues behind the first $k$ changes by a
-    factor of {middle:.0f} in the median of the nine tenths of their ranks, and by {worst:.2g} at the worst of them. Between ten clusters at
+    factor of {middle:,.0f} in the median of the nine tenths of their ranks, and by {worst:.2g} at the worst of them. Between ten clusters at
     a distance of 32 and of 4 these factors are {middle_s:.1f} and {worst_s:.2g}. The share of eigenvalues below a thousandth of the largest is {flat2:.0f} % for
     two clusters and {flat50:.0f} % for 50.
 
     How many are not small depends on the line one draws, and on the matrix. Above a hundredth of the largest eigenvalue of $H$, two clusters
     have {h2:.0f} eigenvalues in $H$, {g2:.0f} in $G$ and {r2:.0f} in $R$: most belong to the second term, which counts hidden units, as the next section shows.
-    With 50 clusters they are {h50:.0f}, {g50:.0f} and {r50:.0f}.""",
+    With 50 clusters $H$ has {h50:.0f} and $G$ {g50:.0f}.""",
     **factors, **above, **flat,
 )
 
@@ -628,8 +630,7 @@ if len(close) == 9:
 # ## Limits
 #
 # * $N = 1000$, the seeds and the split of the points are ours. Batch size and tolerance are inferred from the table's means.
-# * The complete spectra come from three seeds. The output layer grows with $k$, so $M$ grows from 4,022 to 5,510; we compare ranks as shares of
-#   the bulk. All runs stop at the same gradient norm, so their losses differ, and the size of the eigenvalues with them.
+# * The complete spectra come from three seeds. $M$ grows with $k$ from 4,022 to 5,510. All runs stop at one gradient norm, not at one loss.
 #
 # ## Try it
 #

@@ -139,7 +139,7 @@ def draw_edge(ax, groups):
     ax.legend(loc="lower left")
 
 
-titles = f"this run, N = {p.examples:,}, seed {p.seed}", f"stored, {asked['examples']:,} digits, {p.seeds} seeds"
+titles = f"this run, N = {p.examples:,}, seed {p.seed}", f"stored, {asked['examples']:,} digits, seeds 0 to {p.seeds - 1}"
 labels = {"xlabel": "rank from the largest", "ylabel": "eigenvalue", "xscale": "log", "yscale": "log"}
 own_runs, kept = {w: [r] for w, r in here.items()}, {w: found for w, found in shown.items() if found}
 named = ", ".join(map(str, p.widths))
@@ -160,8 +160,8 @@ if sum(ended.values()) > 1:
     tops = [here[w]["eigenvalues"][-1] for w in here if ended[w]]
     say(
         "**This run.** The largest eigenvalue differs by a factor of {factor:.2f} between the widths, the number above a tenth of it lies "
-        "between {low} and {high}.", factor=max(tops) / min(tops),
-        low=min(above(here[w], 0.1) for w in here if ended[w]), high=max(above(here[w], 0.1) for w in here if ended[w]),
+        "between {fewest} and {most}.", factor=max(tops) / min(tops),
+        fewest=min(above(here[w], 0.1) for w in here if ended[w]), most=max(above(here[w], 0.1) for w in here if ended[w]),
     )
 
 # %% [markdown]
@@ -284,9 +284,9 @@ figures.figure(
 losses, tops = ways[p.widths[-1]]
 ratio = tops[:, 8] / tops[:, 9]
 say(
-    r"""**This run.** Along the training with {width} units the largest ratio of neighbours is behind rank 9 at {nine} of {of} moments. The ratio
+    r"""**This run.** Along the training with {width} units the largest ratio of neighbours is behind rank 9 at {nine} of {moments} moments. The ratio
     behind rank 9 is largest, {peak:.1f}, at a training loss of {at:.2g}; at the end, at a loss of {end:.2g}, it is {last:.1f}.""",
-    width=p.widths[-1], nine=sum(count_outliers(v, "ratio") == 9 for v in tops), of=len(tops), peak=float(ratio.max()),
+    width=p.widths[-1], nine=sum(count_outliers(v, "ratio") == 9 for v in tops), moments=len(tops), peak=float(ratio.max()),
     at=float(losses[ratio.argmax()]), end=float(losses[-1]), last=float(ratio[-1]),
 )
 
@@ -540,9 +540,9 @@ negative_shares = [100 * (v < -1e-12 * v[-1]).mean() for v in past]
 
 # %% tags=["hide-input"]
 say(
-    """**Reading.** From {first} units on the largest eigenvalue lies between {low:.2f} and {high:.2f}, and the share of negative ones between {few:.2f} and {many:.2f} %. The
+    """**Reading.** From {first} units on the largest eigenvalue lies between {least:.2f} and {largest:.2f}, and the share of negative ones between {few:.2f} and {many:.2f} %. The
     number of zeros grows with the width.""",
-    first=settled[0], low=min(v[-1] for v in past), high=max(v[-1] for v in past), few=min(negative_shares), many=max(negative_shares),
+    first=settled[0], least=min(v[-1] for v in past), largest=max(v[-1] for v in past), few=min(negative_shares), many=max(negative_shares),
 )
 
 # %% [markdown]

@@ -84,8 +84,6 @@ def test_the_pack_holds_each_figure_of_the_notebook(source):
 # Chapters whose text still has roles that the book alone can read; a chapter leaves the list with its conversion.
 OLD = {
     "05_algorithm",
-    "06_basins",
-    "07_random_matrix",
     "10_after",
 }
 ROLE = re.compile(r"\{(glue|ref|numref|doc|cite|term|eq)[:\w]*\}|^:::|^ *```\{|^\([\w-]+\)=$", re.M)
@@ -191,6 +189,8 @@ SMOKE = {
     "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
     "06_basins": ["-p", "small_batch=10", "-p", "seed=2"],
     "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
+    "08_examples": ["-p", "weight=0.1", "-p", "seed=1"],
+    "09_population": ["-p", "examples=60", "-p", "seed=1"],
     "10_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
 }
 

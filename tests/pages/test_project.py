@@ -54,11 +54,13 @@ def test_what_our_commands_make_is_marked_as_made():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 3302,
-    "theory": 479,
-    "experiments": 702,
-    "book": 3640,
-    "": 450,
+BUDGETS = {
+    "curvature": 3980,
+    "theory": 492,
+    "experiments": 1037,
+    "book": 3644,
+    "": 447,
+}
 }
 
 
@@ -72,7 +74,7 @@ def test_wings_import_only_what_they_may():
     """ground <- curvature, theory <- experiments <- book <- the command line."""
     ground = {"_checks", "_files", "_progress"}
     library = ground | {"curvature", "theory"}
-    allowed = {"curvature": ground, "theory": ground, "experiments": library, "book": library | {"experiments"}}
+    allowed = {"curvature": 3980ground, "theory": ground, "experiments": 1037library, "book": 3640library | {"experiments"}}
     for wing, may in allowed.items():
         for path in (ROOT / "hesslib" / wing).rglob("*.py"):
             text = path.read_text()
