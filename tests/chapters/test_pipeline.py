@@ -113,10 +113,11 @@ def folded(cell):
     return "hide-input" in cell.metadata.get("tags", [])
 
 
-def test_the_list_of_old_chapters_shrinks():
-    assert {
-        s.stem for s in SOURCES if ROLE.search("\n\n".join(c.source for c in cells_of(s, "markdown")))
-    } == OLD & set(IDS)
+@pairs
+def test_no_chapter_has_roles_that_the_book_alone_can_read(source):
+    assert not ROLE.search("
+
+".join(c.source for c in cells_of(source, "markdown")))
 
 
 @pairs
@@ -206,8 +207,7 @@ def test_smoke_scale_runs_with_other_parameters(source, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     nb = nbformat.read(tmp_path / f"{source.stem}.ipynb", as_version=4)
     assert any("# Parameters" in c.source for c in nb.cells)
-    if source.stem not in OLD:
-        read_by_all(nb)
+    read_by_all(nb)
 
 
 @pytest.mark.slow
