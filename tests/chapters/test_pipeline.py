@@ -115,9 +115,7 @@ def folded(cell):
 
 @pairs
 def test_no_chapter_has_roles_that_the_book_alone_can_read(source):
-    assert not ROLE.search("
-
-".join(c.source for c in cells_of(source, "markdown")))
+    assert not ROLE.search("\n\n".join(c.source for c in cells_of(source, "markdown")))
 
 
 @pairs
