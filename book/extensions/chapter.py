@@ -53,7 +53,7 @@ def shown_text(cell) -> tuple[list[str], list[str]]:
 
 def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     """What the line says that unfolds a cell."""
-    if first := re.match(r"# (?!%%)(.{3,60})\n", source):
+    if (first := re.match(r"# (?!%%)(.{3,60})\n", source)) and "injected-parameters" not in tags:
         return f"Code: {first[1].rstrip('.')}"
     kinds = {
         "parameters of this run": "injected-parameters" in tags,

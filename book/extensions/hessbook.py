@@ -260,6 +260,7 @@ class BenchmarkTable(SphinxDirective):
                     rows.append([line["what"], "failed", "", "", line["failed"]])
                     continue
                 scaled = f" (from {line['columns']} of {line['of']:,} columns)" if "columns" in line else ""
+                scaled += f" (the first one: {line['first_seconds']:.1f} s)" if "first_seconds" in line else ""
                 error = f"{line['error']:.0e}".replace("-", "\u2011") if line.get("error") else "exact"
                 digits = ",.0f" if line["seconds"] > 100 else ".2f"
                 seconds, peak = f"{line['seconds']:{digits}}\u00a0s", f"{line['peak_gib']:.1f}\u00a0GiB"

@@ -248,8 +248,8 @@ def files() -> list[Path]:
 
 @cache
 def ledger() -> dict[str, list[dict[str, Any]]]:
-    """``claims``, ``numbers`` and ``quotes`` of the ledger. Raises ``ParameterError`` where it is not well formed."""
-    book: dict[str, list[dict[str, Any]]] = {"claims": [], "numbers": [], "quotes": []}
+    """``claims`` and ``numbers`` of the ledger. Raises ``ParameterError`` where it is not well formed."""
+    book: dict[str, list[dict[str, Any]]] = {"claims": [], "numbers": []}
     for path in files():
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -259,32 +259,11 @@ def ledger() -> dict[str, list[dict[str, Any]]]:
         for claim in (one for entry in found.get("claims", ()) for one in expand(entry)):
             book["claims"].append(checked({**common, **claim}, path.name))
         book["numbers"] += [one for entry in found.get("numbers", ()) for one in expand(entry)]
-        book["quotes"] += found.get("quotes", ())
-    book["claims"] = sorted(book["claims"] + first_ledger(), key=lambda claim: claim["chapter"])
     names = [entry["id"] for part in ("claims", "numbers") for entry in book[part]]
     twice = {n for n in names if names.count(n) > 1}
     if twice:
         raise ParameterError(f"the ledger has {', '.join(sorted(twice))} more than once")
     return book
-
-
-def first_ledger() -> list[dict[str, Any]]:
-    """Claims of chapters that have no file yet: the first check decides, the others are context."""
-    path, found = LEDGER.with_suffix(".yml"), []
-    if not path.exists():
-        return []
-    for old in (one for entry in yaml.safe_load(path.read_text())["claims"] for one in expand(entry)):
-        first, *others = old["checks"]
-        bounds = [b for b in judging.BOUNDS if b in first]
-        if old["chapter"] in {p.stem for p in files()} or not bounds:
-            continue
-        measured = lambda check: {k: check[k] for k in MEASURED - {"of", "format"} if k in check}
-        keep = measured(first)
-        keep |= {k: old[k] for k in ("id", "section", "paper", "statement", "chapter")}
-        keep["context"] = [measured(check) for check in others]
-        keep["why"], keep["registered"] = "As in the first version of the ledger.", "known"
-        found.append(checked(keep | {"bound": {bounds[0]: first[bounds[0]]}}, path.name))
-    return found
 
 
 # ---------------------------------------------------------------- verdicts

@@ -28,6 +28,7 @@ COLORS = {
     "theory": "#b0528f",
 }
 SERIES = ["#0f7fc0", "#c9682a", "#1f9a70", "#b0528f", "#a58a12", "#7a6fd0"]
+GREYS = ["#8a8a8a", "#8c510a", "#01665e", "#5e4fa2"]  # for what has no colour of its own
 INK = "#1a1b1c"  # becomes the colour of the page's text
 FONTS = "'DejaVu Sans', Verdana, sans-serif"  # of the same width, where the first is not there
 
@@ -294,6 +295,40 @@ def band(ax, x, curves, color: str, label: str = "", **line) -> None:
     ax.plot(x, np.median(curves, 0), color=color, label=label or None, **line)
 
 
+def density(ax, values, law, bins: int = 30, label: str = "sample", name: str = "Marchenko-Pastur") -> None:
+    """Draw a histogram of the eigenvalues that are not zero, as a density over all of them, and a law's density.
+
+    Args:
+        values: ascending eigenvalues; those at zero count in the density and are not drawn.
+        law: with ``pdf`` and ``edges``, as those of ``hesslib.theory``.
+        bins: of the histogram.
+        label, name: of the eigenvalues and of the law in the legend.
+    """
+    kept, ends = values[values > 0], np.ravel(law.edges)
+    low, high = min(kept[0], ends[0]), max(kept[-1], ends[-1])
+    weights = np.full(len(kept), bins / (high - low) / len(values))
+    ax.hist(kept, bins, (low, high), weights=weights, color=COLORS["G"], alpha=0.5, label=label)
+    x = np.linspace(max(ends[0], 1e-3 * ends[-1]), ends[-1], 300)
+    ax.plot(x, law.pdf(x), color=COLORS["theory"], label=name)
+    ax.legend()
+
+
+def law_ranks(ax, law, count: int, top: float, above: int = 0, **style) -> None:
+    """Draw a law as eigenvalues against rank: how many of ``count`` it puts above each value, from 1e-6 ``top`` up.
+
+    Args:
+        law: with ``cdf``.
+        count: number of eigenvalues.
+        top: the largest of them.
+        above: how many more lie above, which the law does not describe.
+        style: of the line.
+    """
+    x = np.geomspace(top * 1e-6, top * 1.5, 300)
+    rank = count * (1 - law.cdf(x)) + above
+    seen = (rank > 0.3) & (np.diff(rank, prepend=np.inf) != 0)
+    ax.plot(rank[seen], x[seen], **style)
+
+
 def here_and_stored(draw, here, stored, here_title: str = "this run", stored_title: str = "stored runs", **labels):
     """The same drawing of this run's data and of stored data, as two panels; 'not run' where there is none.
 
@@ -329,9 +364,13 @@ def number(**values) -> None:
         glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
 
 
-def table(head: list[str], rows: list[list]) -> None:
-    """Show a table: a heading for each column, and rows of text or numbers already formatted."""
+def table(head: list[str], rows: list[list], fold: str = "") -> None:
+    """Show a table: a heading for each column, and rows of text or numbers already formatted.
+
+    Long ones that a figure shows are folded, under the words of ``fold``.
+    """
     from IPython.display import Markdown, display
 
     lines = [head, ["---"] * len(head), *rows]
-    display(Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)))
+    text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    display(Markdown(f"<details><summary>{fold}</summary>\n\n{text}\n\n</details>" if fold else text))

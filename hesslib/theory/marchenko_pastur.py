@@ -165,7 +165,8 @@ class DeformedMarchenkoPastur:
     def edge_width(self, examples: int) -> float:
         """Width of the fluctuations of the largest eigenvalue at the right edge, in the units of ``TracyWidom(1)``.
 
-        El Karoui (2007): N^(-2/3) times the cube root of l^3 (1 + ratio * mean(t^3 / (l - t)^3)), l critical.
+        N^(-2/3) times the cube root of l^3 (1 + ratio * mean(t^3 / (l - t)^3)), l critical (El Karoui 2007 for complex
+        data, Lee & Schnelli 2016 for real), where no population eigenvalue stands apart at that edge.
         """
         ell, t = self.critical[-1, 1], self.population
         cube = ell**3 * (1 + self.ratio * (self.weights * t**3 / (ell - t) ** 3).sum())
@@ -226,6 +227,15 @@ class DeformedMarchenkoPastur:
         """Share of eigenvalues of at most x (any shape), the zeros included, by quadrature to about 1e-4."""
         x = np.asarray(x, dtype=float)
         return np.where(x < 0, 0.0, np.interp(x, *self._table, left=self.atom))[()]
+
+
+def distance(values: np.ndarray, law: MarchenkoPastur | DeformedMarchenkoPastur) -> float:
+    """Kolmogorov-Smirnov distance of ascending eigenvalues (n,) from a law, over those above 1e-6 of the largest.
+
+    The k-th eigenvalue is set against the share (k - 1/2) / n: up to 1/2n less than the supremum over all points.
+    """
+    share = (np.arange(len(values)) + 0.5) / len(values)
+    return np.abs(law.cdf(values) - share)[values > 1e-6 * values[-1]].max()
 
 
 def bisect(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 Each measurement is a process of its own, so that one contender's memory and caches are not another's,
 and the contenders take turns. A process builds the problem, warms the libraries up on a small one, times
-the work once, and reports seconds, peak resident memory and the error against an exact answer.
+the work once, and reports seconds, peak resident memory and the error against an exact answer. Products are timed many
+times over after a first one, which compiles what is compiled and is reported apart.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 import resource
 import subprocess
@@ -33,6 +35,7 @@ from hesslib.experiments.training import train
 OUTPUT = ROOT / "book" / "benchmark.json"
 MEMORY_LIMIT = 18 * 2**30  # a contender that wants more is stopped by the system and reported as failing
 COLUMNS = 32  # of the convolutional network's dense matrix, where every column costs the same
+PRODUCTS = 20  # that are timed together
 
 
 # -- problems -------------------------------------------------------------------------------------------
@@ -65,6 +68,30 @@ def convolutional(small: bool = False):
     return model, data.inputs.view(-1, 1, 28, 28), data.targets
 
 
+class Block(nn.Module):
+    """Two convolutions with batch normalisation, and what goes around them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)])
+
+    def forward(self, x):
+        return F.relu(x + self.norms[1](self.second(F.relu(self.norms[0](self.first(x))))))
+
+
+def residual(small: bool = False):
+    """Two residual blocks with batch normalisation in evaluation mode, 9,674 parameters, 200 MNIST digits."""
+    data = mnist(20 if small else 200, seed=0)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU(), Block(16), Block(16),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+    )  # fmt: skip
+    return model.double().eval(), data.inputs.view(-1, 1, 28, 28), data.targets
+
+
 # -- contenders -----------------------------------------------------------------------------------------
 
 
@@ -87,8 +114,15 @@ def curvlinops_operator(model, x, y):
     """The Hessian of curvlinops."""
     from curvlinops import HessianLinearOperator
 
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = curvlinops_parameters(HessianLinearOperator, model)
     return HessianLinearOperator(model, nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False)
+
+
+def curvlinops_parameters(operator, model):
+    """The parameters as an operator of curvlinops takes them: a list up to release 3.0, then a dict by name."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    wanted = inspect.signature(operator.__init__).parameters["params"].annotation
+    return named if "dict" in str(wanted).lower() else list(named.values())
 
 
 def curvlinops_dense(model, x, y, columns=None, chunk=64):
@@ -170,6 +204,47 @@ def pyhessian_top(model, x, y):
     return np.array(values)
 
 
+# Of products a contender makes the function that is timed.
+
+
+def our_product(model, x, y):
+    """Hesslib: products with H."""
+    op = EmpiricalRisk(model, x, y).hessian()
+    return lambda v: op @ v
+
+
+def double_backward(model, x, y):
+    """Torch.autograd: plain double backward."""
+    parameters = list(model.parameters())
+
+    def product(v):
+        loss = F.cross_entropy(model(x), y)
+        slopes = torch.autograd.grad(loss, parameters, create_graph=True)
+        dot = torch.cat([g.reshape(-1) for g in slopes]) @ v
+        return torch.cat([p.reshape(-1) for p in torch.autograd.grad(dot, parameters)])
+
+    return product
+
+
+def torch_product(model, x, y):
+    """Torch.func: reverse over reverse."""
+    risk, w = torch_function(model, x, y)
+    return lambda v: torch.func.vjp(torch.func.grad(risk), w)[1](v)[0]
+
+
+def compiled_product(model, x, y):
+    """torch.compile of reverse over reverse."""
+    product = torch.compile(torch_product(model, x, y))
+    return lambda v: product(v).detach()
+
+
+def curvlinops_product(model, x, y):
+    """Curvlinops: products with the Hessian."""
+    op = curvlinops_operator(model, x, y)
+    return lambda v: op @ v
+
+
+PRODUCT_PEERS = ["double_backward", "torch_product", "compiled_product", "curvlinops_product"]
 TASKS = {
     "dense, 100-30-30-10": (
         mlp,
@@ -187,6 +262,9 @@ TASKS = {
         "our_dense",
         ["curvlinops_dense", "torch_chunked", "eigenthings_dense"],
     ),
+    f"{PRODUCTS} products, 784-70-10": (wide, "our_product", PRODUCT_PEERS),
+    f"{PRODUCTS} products, two convolutions": (convolutional, "our_product", PRODUCT_PEERS),
+    f"{PRODUCTS} products, residual network": (residual, "our_product", PRODUCT_PEERS),
 }
 
 
@@ -201,16 +279,17 @@ def partial(task: str, contender: str) -> bool:
 def measure(task: str, contender: str, folder: Path) -> dict:
     """Time one contender once; called in a process of its own."""
     make, work = TASKS[task][0], globals()[contender]
+    if "products" in task:
+        return measure_products(task, contender, folder)
     options = {"columns": COLUMNS} if partial(task, contender) else {}
     work(*make(small=True))
     problem = make()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_peak()
     start = time.perf_counter()
     found = work(*problem, **options)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = np.asarray(found)
-    result = {"seconds": seconds, "peak_gib": peak / 2**20, "above_start_gib": (peak - before) / 2**20}
+    result = {"seconds": seconds, "peak_gib": memory_peak(), "above_start_gib": memory_peak() - before}
     if options:
         result |= {"seconds": seconds * len(found) / COLUMNS, "columns": COLUMNS, "of": len(found)}
     exact = folder / f"{task.split(',')[1].strip()}-{'dense' if found.ndim == 2 else 'values'}.npy"
@@ -222,6 +301,33 @@ def measure(task: str, contender: str, folder: Path) -> dict:
         top = np.sort(found)[::-1] if found.ndim == 1 else found
         result["error"] = float(np.abs(top - true).max() / np.abs(true).max())
     return result
+
+
+def measure_products(task: str, contender: str, folder: Path) -> dict:
+    """Time products with one vector, the first of them and all else that is done once apart."""
+    model, x, y = TASKS[task][0]()
+    count = sum(p.numel() for p in model.parameters())
+    v = torch.randn(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before, start = memory_peak(), time.perf_counter()
+    product = globals()[contender](model, x, y)
+    product(v)
+    first, start = time.perf_counter() - start, time.perf_counter()
+    for _ in range(PRODUCTS):
+        found = product(v)
+    result = {"seconds": time.perf_counter() - start, "first_seconds": first}
+    result |= {"peak_gib": memory_peak(), "above_start_gib": memory_peak() - before}
+    exact, found = folder / f"{task.split(',')[1].strip()}-product.npy", np.asarray(found)
+    if contender == "our_product" and not exact.exists():
+        np.save(exact, found)
+    if exact.exists():
+        true = np.load(exact, allow_pickle=False)
+        result["error"] = float(np.abs(found - true).max() / np.abs(true).max())
+    return result
+
+
+def memory_peak() -> float:
+    """The highest resident memory of this process so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def matrix_product_speed() -> float:
@@ -298,7 +404,9 @@ def summary(task: str, contender: str, found: list[dict]) -> dict:
         "seconds": median(f["seconds"] for f in good),
         "all_seconds": [round(f["seconds"], 3) for f in good],
     }
-    line |= {key: median(f[key] for f in good) for key in ("peak_gib", "above_start_gib")}
+    line |= {
+        key: median(f[key] for f in good) for key in ("peak_gib", "above_start_gib", "first_seconds") if key in good[0]
+    }
     errors = [f["error"] for f in good if "error" in f]
     line |= {"error": max(errors)} if errors else {}
     return line | ({"columns": good[0]["columns"], "of": good[0]["of"]} if "columns" in good[0] else {})

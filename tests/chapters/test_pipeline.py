@@ -81,17 +81,7 @@ def test_the_pack_holds_each_figure_of_the_notebook(source):
     assert len(figures) == len(pictures) > 0
 
 
-# Chapters whose text still has roles that the book alone can read; a chapter leaves the list with its conversion.
-OLD = {
-    "01_spectrum",
-    "02_ggn",
-    "03_data",
-    "04_size",
-    "06_basins",
-    "07_random_matrix",
-}
 ROLE = re.compile(r"\{(glue|ref|numref|doc|cite|term|eq)[:\w]*\}|^:::|^ *```\{|^\([\w-]+\)=$", re.M)
-new = pytest.mark.parametrize("source", [s for s in SOURCES if s.stem not in OLD], ids=[i for i in IDS if i not in OLD])
 
 
 def cells_of(source, kind):
@@ -123,10 +113,11 @@ def folded(cell):
     return "hide-input" in cell.metadata.get("tags", [])
 
 
-def test_the_list_of_old_chapters_shrinks():
-    assert {
-        s.stem for s in SOURCES if ROLE.search("\n\n".join(c.source for c in cells_of(s, "markdown")))
-    } == OLD & set(IDS)
+@pairs
+def test_no_chapter_has_roles_that_the_book_alone_can_read(source):
+    assert not ROLE.search("
+
+".join(c.source for c in cells_of(source, "markdown")))
 
 
 @pairs
@@ -136,7 +127,7 @@ def test_visible_cells_are_short_enough_to_read(source):
             assert len(cell.source.splitlines()) <= 16, cell.source
 
 
-@new
+@pairs
 def test_a_chapter_is_of_one_sitting_and_shows_its_code(source):
     code = cells_of(source, "code")
     assert len(source.read_text().splitlines()) <= 650
@@ -146,7 +137,7 @@ def test_a_chapter_is_of_one_sitting_and_shows_its_code(source):
     assert lines(visible) >= lines(code) / 2, f"{lines(visible)} of {lines(code)} lines are visible"
 
 
-@new
+@pairs
 def test_each_figure_has_a_caption_and_a_folded_cell_is_folded_in_jupyter(source):
     marks = [o.metadata.get("hesslib", {}) for c in executed(source).cells for o in c.get("outputs", [])
              if "metadata" in o]  # fmt: skip
@@ -156,7 +147,7 @@ def test_each_figure_has_a_caption_and_a_folded_cell_is_folded_in_jupyter(source
         assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == folded(cell)
 
 
-@new
+@pairs
 def test_text_has_numbers_in_every_door(source):
     read_by_all(executed(source))
 
@@ -193,6 +184,8 @@ SMOKE = {
     "05_algorithm": ["-p", "filters=[2, 2]", "-p", "seed=3"],
     "06_basins": ["-p", "small_batch=10", "-p", "seed=2"],
     "07_random_matrix": ["-p", "ratio=2.0", "-p", "seed=1"],
+    "08_examples": ["-p", "weight=0.1", "-p", "seed=1"],
+    "09_population": ["-p", "examples=60", "-p", "seed=1"],
     "10_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
 }
 
@@ -214,8 +207,7 @@ def test_smoke_scale_runs_with_other_parameters(source, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     nb = nbformat.read(tmp_path / f"{source.stem}.ipynb", as_version=4)
     assert any("# Parameters" in c.source for c in nb.cells)
-    if source.stem not in OLD:
-        read_by_all(nb)
+    read_by_all(nb)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from hesslib import EmpiricalRisk
+from tests.benchmarks.peers import curvlinops_parameters
 from tests.curvature.cases import CASES, distance
 
 pytestmark = pytest.mark.slow
@@ -27,8 +28,21 @@ def test_operators_agree_with_curvlinops(case, kind):
         "fisher": curvlinops.EFLinearOperator,
     }[kind]
     data = list(zip(case.inputs.split([1, len(case.inputs) - 1]), case.targets.split([1, len(case.inputs) - 1])))
-    other = theirs(case.model, loss, list(case.model.parameters()), data)
+    other = theirs(case.model, loss, curvlinops_parameters(theirs, case.model), data)
     risk = EmpiricalRisk(case.model, *zip(*data), case.loss)
     ours = {"hessian": risk.hessian, "ggn": risk.ggn, "fisher": lambda: risk.ggn("probability")}[kind]()
     identity = torch.eye(risk.num_parameters, dtype=torch.float64)
     assert distance(ours.to_dense(), other @ identity) < 1e-12
+
+
+def test_parameters_are_given_as_the_release_takes_them():
+    class Now:
+        def __init__(self, model, loss, params: list[nn.Parameter], data): ...
+
+    class Next:
+        def __init__(self, model, loss, params: dict[str, nn.Parameter], data): ...
+
+    model = nn.Linear(2, 3)
+    model.bias.requires_grad_(False)
+    assert curvlinops_parameters(Now, model) == [model.weight]
+    assert curvlinops_parameters(Next, model) == {"weight": model.weight}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn.utils import vector_to_parameters
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from hesslib.experiments import basins
 from hesslib.experiments.basins import MEASURES, images, stage
 from hesslib.experiments.landscape import loss_and_accuracy
 from hesslib.experiments.models import alexnet
@@ -50,3 +51,26 @@ def test_a_stopped_stage_ends_as_if_never_stopped(tmp_path, monkeypatch):
 def test_a_stage_that_diverges_says_where():
     found = stage(None, **SMALL | {"step": 1e6})
     assert 0 < found["diverged"] < 12 and "weights" not in found
+
+
+def test_the_rise_after_the_switch_splits_into_the_leading_part_and_the_rest():
+    start = parameters_to_vector(alexnet(1, seed=0).parameters()).detach().numpy()
+    found = basins.first_steps(
+        start, dataset="digits", width=1, step=0.05, batch=20, steps=4, leading=3, examples=100, seed=0, order=0
+    )
+    assert found["rise"][0] == found["quadratic"][0] == 0 and len(found["rise"]) == len(found["iterations"])
+    assert (found["share"] >= 0).all() and (found["share"] <= 1.0001).all() and len(found["eigenvalues"]) == 3
+    # for so small a displacement the second order is all there is, and the two parts do not mix
+    parts = found["quadratic"] + found["rest"]
+    assert np.allclose(parts[1:], found["rise"][1:], atol=0.05 * np.abs(found["rise"]).max() + 1e-6)
+
+
+def test_what_both_parts_end_at_is_a_mean_of_records_and_nothing_where_nothing_was_run():
+    records = {f"train_loss_{part}": np.full(200, float(part)) for part in (1, 2)}
+    records |= {f"test_accuracy_{part}": np.r_[np.zeros(150), np.full(50, 0.5 + 0.01 * part)] for part in (1, 2)}
+    found = basins.ends_of(records)
+    assert abs(found["gain"] - 1) < 1e-9 and found["ratio"] == 2 and found["jump"] == 2 and found["scatter_2"] < 1e-9
+    assert set(basins.ends_of(None)) == set(found) and not any(basins.ends_of(None).values())
+    t = np.linspace(-1, 2, 31).round(2)
+    line = basins.line_numbers({"positions": t, "train_loss": 1 + (abs(t - 0.5) < 0.2)})
+    assert line["times"] == 2 and line["barrier"] == 1

@@ -4,7 +4,6 @@ import copy
 import json
 import re
 
-import nbformat
 import numpy as np
 import pytest
 from scipy import stats
@@ -320,19 +319,6 @@ def test_a_claim_that_is_not_well_formed_is_named(change, message):
 
 
 # ---------------------------------------------------------------- what is shown
-
-
-@pytest.mark.parametrize("quote", BOOK["quotes"], ids=lambda q: f"{q['notebook']}-{q['name']}")
-def test_chapters_quote_what_is_stored(quote, now):
-    """A number that a chapter took from the store when it was executed is still what the store gives."""
-    node, key = nbformat.read(ROOT / "notebooks" / f"{quote['notebook']}.ipynb", as_version=4), "scrapbook"
-    outputs = [o for c in node.cells if c.cell_type == "code" for o in c.outputs if key in o.get("metadata", {})]
-    glued = {o.metadata[key]["name"]: o.data.get("application/papermill.record/text/plain") for o in outputs}
-    quoted = glued[quote["name"]].strip("'")
-    numbers = [float(x) for x in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", quoted)]
-    digits = quote.get("digits", 2)
-    for position, (name, key) in enumerate(part.split(".") for part in quote["numbers"]):
-        assert round(numbers[position], digits) == pytest.approx(now["numbers"][name][key], abs=0.51 * 10**-digits)
 
 
 def test_prose_quotes_only_what_the_ledger_has():

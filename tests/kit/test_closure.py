@@ -182,7 +182,7 @@ def reaching(name):
     [
         ("hesslib/experiments/landscape.py", "barrier", "float(inside - max", "float(inside + max"),
         ("hesslib/theory/spikes.py", "spike_overlap", r"def spike_overlap\(", "def spike_overlap(_more=1, *, "),
-        ("notebooks/07_random_matrix.py", "best_fit", r"def best_fit\(", "def best_fit(_more=1, *, "),
+        ("hesslib/experiments/covariance.py", "best_fit", r"def best_fit\(", "def best_fit(_more=1, *, "),
     ],
 )
 def test_a_changed_helper_makes_exactly_its_results_stale(copy, file, name, old, new):

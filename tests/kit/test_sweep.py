@@ -246,5 +246,5 @@ def test_values_of_a_grid():
 
 def test_numbers_of_a_chapter_are_what_its_text_shows():
     found = sweep.numbers(nbformat.read(ROOT / "notebooks" / "04_size.ipynb", as_version=4))
-    assert {"growth", "top_factor", "networks", "respected"} <= found.keys()
+    assert {"growth", "raw", "per_loss", "exact"} <= found.keys()
     assert all(isinstance(v, int | float) for v in found.values())

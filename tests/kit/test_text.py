@@ -105,18 +105,18 @@ def test_a_network_has_learnt_below_a_tenth_of_a_guess():
     assert learnt(0.2, 10) and not learnt(2.3, 10) and not learnt(0.24, 10) and not learnt(math.nan, 10)
 
 
-TOUR = {"hidden": 8, "examples": 60, "iterations": 0, "seed": 0}
+TOUR = {"hidden": 20, "examples": 60, "iterations": 0, "seed": 0}
 
 
 def resolved(**others):
-    ranges = {n: integer(0) for n in TOUR} | {"iterations": integer(1, smoke=20, quick=1000, paper=1000)}
+    ranges = {n: integer(0) for n in TOUR} | {"iterations": integer(1, smoke=100, quick=3000, paper=3000)}
     return resolve({"scale": "smoke", **TOUR, **others}, **ranges)
 
 
 def test_the_box_names_what_differs_from_the_standard_run(shown):
     this_run(resolved())
-    this_run(resolved(iterations=20))
+    this_run(resolved(iterations=100))
     assert not shown
     this_run(resolved(iterations=30, seed=4))
     words, _ = shown[0]
-    assert "`iterations = 30` (standard: `20`), `seed = 4` (standard: `0`)" in words and "hidden" not in words
+    assert "`iterations = 30` (standard: `100`), `seed = 4` (standard: `0`)" in words and "hidden" not in words

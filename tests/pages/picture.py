@@ -13,7 +13,7 @@ def main() -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1300, "height": 900})
-        page.goto(PAGE.as_uri())
+        page.goto(PAGE.as_uri(), timeout=300_000)
         slider = page.locator(".hesslib-explore input[type=range]").first
         slider.fill(str(int(slider.get_attribute("max")) * 2 // 3))
         page.wait_for_timeout(1000)

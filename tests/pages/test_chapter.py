@@ -60,7 +60,7 @@ def test_code_on_the_way_to_results_can_stand_at_the_end():
     [
         ("# Three laws at once.\nx = 1", [], "Three laws at once"),
         ("seed: int = 0", ["parameters"], "parameters"),
-        ("seed = 5", ["injected-parameters"], "parameters of this run"),
+        ("# Parameters\nseed = 5\n", ["injected-parameters"], "parameters of this run"),
         ("import numpy as np", [], "imports"),
         ("import numpy as np\nresolve(globals())", [], "parameters"),
         ('say("""words""")', [], "the text above"),

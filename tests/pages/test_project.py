@@ -54,11 +54,11 @@ def test_what_our_commands_make_is_marked_as_made():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 3302,
-    "theory": 479,
-    "experiments": 851,
-    "book": 3640,
-    "": 450,
+    "curvature": 3980,
+    "theory": 490,
+    "experiments": 1402,
+    "book": 3652,
+    "": 447,
 }
 
 

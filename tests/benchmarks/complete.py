@@ -1,0 +1,53 @@
+"""Every eigenvalue of G of AlexNet (and of ResNet-18): seconds, processor seconds and the highest memory.
+
+``python -m tests.benchmarks.complete [alexnet|resnet18] [EXAMPLES]`` prints one line of JSON. It needs CIFAR-10 in
+the data folder (``hesslib.experiments.data``); two cores are enough.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+
+from hesslib import EmpiricalRisk, ggn_spectrum
+from hesslib.book.provenance import device_name
+from hesslib.experiments.data import cifar10
+from hesslib.experiments.models import alexnet
+from tests.curvature.test_ggn import resnet18
+
+
+def measure(name: str, examples: int) -> dict:
+    """The spectrum of a network at its random start, over the first training images."""
+    data = cifar10()
+    x, y = data.inputs[:examples].double(), data.targets[:examples].clone()
+    del data
+    torch.manual_seed(0)
+    model = alexnet(64, seed=0, dtype=torch.float64) if name == "alexnet" else resnet18().double().eval()
+    op = EmpiricalRisk(model, x, y).ggn()
+    start = time.process_time()
+    s = ggn_spectrum(op)
+    return {
+        "network": name,
+        "M": len(s.eigenvalues),
+        "N": examples,
+        "seconds": round(s.seconds, 1),
+        "processor_seconds": round(time.process_time() - start, 1),
+        "threads": torch.get_num_threads(),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "nonzero": int((s.eigenvalues > 1e-14 * s.eigenvalues[-1]).sum()),
+        "largest": float(np.max(s.eigenvalues)),
+        "certificates": s.certificates,
+        "reason": s.reason,
+        "device": device_name(),
+    }
+
+
+if __name__ == "__main__":
+    network = sys.argv[1] if len(sys.argv) > 1 else "alexnet"
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else {"alexnet": 1000, "resnet18": 100}[network]
+    print(json.dumps(measure(network, count)))
