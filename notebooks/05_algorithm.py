@@ -317,7 +317,7 @@ say(
 # %% [markdown]
 # ## At the same loss
 #
-# Four batch sizes at one step, compared where they have reached the same training loss:
+# Batch sizes at one step, compared where the stored runs have reached the same training loss:
 
 
 # %%
@@ -346,11 +346,12 @@ for name, statistic in measures.items():
     draw_levels(panels[-1], statistic)
 
 # %% tags=["hide-input"]
+drawn = [b for b in BATCHES if len(runs.where(batch=b, step_size=STEP).results)]
 figures.figure(
     "fig_levels", *panels,
     caption="Stored runs at equal training loss, which falls from left to right: median and range over seeds.",
     alt="Four panels against the training loss, from 0.1 to 0.001: largest eigenvalue, ratio of the ninth to the tenth, "
-    f"Keskar's sharpness and test accuracy, a band for each of the batches {', '.join(map(str, BATCHES))}.",
+    f"Keskar's sharpness and test accuracy, a band for each batch ({', '.join(map(str, drawn))}).",
 )  # fmt: skip
 
 # %%
@@ -399,7 +400,7 @@ for ax, epochs in zip(panels, (False, True)):
 figures.figure(
     "fig_time", *panels,
     caption="Where the stored runs reach losses of 0.1, 0.01 and 0.001, by iterations and by epochs.",
-    alt="Training loss against iterations, left, and against epochs, right, for each batch size, on logarithmic axes.",
+    alt=f"Training loss against iterations, left, and epochs, right, on logarithmic axes; batches {', '.join(map(str, drawn))}.",
 )  # fmt: skip
 
 # %% tags=["hide-input"]
@@ -429,16 +430,11 @@ def draw_steps(ax, statistic):
 
 
 # %% tags=["hide-input"]
-turns = figures.panel(
-    "", "step size", "iterations to a loss of 0.001", xscale="log", yscale="log"
-)
-highest = figures.panel(
-    "", "step size", "largest eigenvalue at a loss of 0.001", xscale="log"
-)
-steps = np.geomspace(STEPS[0], STEPS[-1], 50)
-highest.plot(
-    steps, 2 / steps, "--", color=figures.COLORS["theory"], label="2 / step"
-)
+axes = {"xlabel": "step size", "xscale": "log"}
+turns = figures.panel(ylabel="iterations to a loss of 0.001", yscale="log", **axes)
+highest = figures.panel(ylabel="largest eigenvalue at a loss of 0.001", **axes)
+steps, gray = np.geomspace(STEPS[0], STEPS[-1], 50), figures.COLORS["theory"]
+highest.plot(steps, 2 / steps, "--", color=gray, label="2 / step")
 draw_steps(turns, lambda r: r["iteration"][3])
 draw_steps(highest, lambda r: r["top"][3, 0])
 figures.figure(
@@ -457,7 +453,7 @@ found |= {"good": Estimate(test[:, 0] - test[:, 1], runs.label)}
 # %% tags=["hide-input"]
 say(
     """**Stored runs.** With four times the step the large batch takes {saved:.2f} times the iterations to a loss of 0.001; {reached} of {tried}
-    runs get there. On test digits it is then {good:+.2f} percentage points from the small batch with the plain step.""",
+    runs get there. Its test accuracy less that of the small batch with the plain step is then {good:.2f} percentage points.""",
     **found,
 )  # fmt: skip
 
@@ -598,9 +594,8 @@ explore(
 )  # fmt: skip
 
 # %% [markdown]
-# Hold the step and raise the batch, then hold the batch and raise the step. Compare only frames that have been trained about equally
-# far: the sentence gives the loss. On a network this small the largest eigenvalue does not always grow with the batch. For this reason
-# the comparison above takes more parameters and several seeds.
+# Hold the step and raise the batch, then hold the batch and raise the step. Compare only frames of about the same loss, which the
+# sentence gives. On so small a network the largest eigenvalue does not always grow with the batch; hence the larger one above.
 
 # %% [markdown]
 # ## Checks
@@ -630,8 +625,7 @@ for b, r in here.items():
 # * A level of the loss counts as reached where the loss, looked at every 20 iterations, is first at or below it. With small batches
 #   the loss goes up and down on its way, and this picks a low moment.
 # * Keskar's sharpness is the largest rise that 10 steps along the signs of the gradient find, not the maximum itself.
-# * Test accuracy is measured on the 4,000 embedded digits that are not used for training.
-# * Training is in float32. On another processor the same seed gives another run.
+# * Test accuracy is that on the 4,000 other embedded digits. Training is in float32: another processor gives another run.
 #
 # ## Try it
 #

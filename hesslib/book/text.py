@@ -175,7 +175,7 @@ def say(text: str, **values: Any) -> None:
         names = fields(paragraph)
         gaps = sorted(name for name in names if missing(values[name]))
         if gaps:
-            without |= {getattr(values[g], "of", "") or f"`{g}`": None for g in gaps}
+            without |= {getattr(values[g], "of", "").split(":")[0] or f"`{g}`": None for g in gaps}
         else:
             kept.append(fill(paragraph, **{name: values[name] for name in names}))
     left = len(paragraphs) - len(kept)

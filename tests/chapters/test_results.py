@@ -18,7 +18,8 @@ def test_every_stored_result_is_intact_and_labelled(name):
     for label in labels:
         found = published_result(label)
         assert found is not None, "damaged"
-        assert all(np.isfinite(v).all() for v in found.values()), label["key"]
+        unreached = "levels" in label["parameters"]  # a loss that a run did not get to is NaN, and so is what belongs to it
+        assert all((np.isfinite(v) | (unreached & np.isnan(v))).all() for v in found.values()), label["key"]
         made = label.get("imported", label)
         assert {"commit", "date", "device", "seconds", "versions"} <= set(made)
 
@@ -34,7 +35,8 @@ def test_seeds_are_the_first_ones_without_gaps():
             rest = json.dumps({k: v for k, v in parameters.items() if k != "seed"}, sort_keys=True)
             settings.setdefault(rest, []).append(parameters["seed"])
         for rest, seeds in settings.items():
-            assert sorted(seeds) == list(range(len(seeds))), (name, rest)
+            first = 1 if name == "bulk" else 0  # its seed 0 had been seen when its bounds were set
+            assert sorted(seeds) == list(range(first, first + len(seeds))), (name, rest)
 
 
 def test_bulk_and_outliers_at_start_and_end():
