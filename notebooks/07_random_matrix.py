@@ -110,7 +110,7 @@ for a, (values, law) in bulks.items():
     panels.append(figures.panel(title, "eigenvalue", "density"))
     figures.density(panels[-1], values, law)
 figures.figure(
-    "fig_bulk",
+    "fig_sample",
     *panels,
     caption=f"Eigenvalues of $\\frac1N XX^\\top$ for $N = {p.examples:,}$, and the Marchenko-Pastur density. All population eigenvalues are one.",
     alt="Histograms of the eigenvalues of sample covariance matrices of white normal data with the Marchenko-Pastur "
@@ -179,7 +179,7 @@ scaled.plot(x, tw.pdf(x), color=figures.COLORS["theory"], label="Tracy-Widom")
 for ax in (raw, scaled):
     ax.legend()
 figures.figure(
-    "fig_edge",
+    "fig_largest",
     raw,
     scaled,
     caption=f"The largest eigenvalue without a spike, {20 * p.draws:,} samples of each size, $\\alpha = 1$. Left, the dotted line is the end of the bulk, 4. Right, the same "
