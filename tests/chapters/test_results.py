@@ -18,7 +18,7 @@ def test_every_stored_result_is_intact_and_labelled(name):
     for label in labels:
         found = published_result(label)
         assert found is not None, "damaged"
-        unreached = "levels" in label["parameters"]  # a loss that a run did not get to is NaN, and so is what belongs to it
+        unreached = "levels" in label["parameters"]  # what belongs to a loss that a run did not get to is NaN
         assert all((np.isfinite(v) | (unreached & np.isnan(v))).all() for v in found.values()), label["key"]
         made = label.get("imported", label)
         assert {"commit", "date", "device", "seconds", "versions"} <= set(made)
