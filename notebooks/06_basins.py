@@ -508,23 +508,20 @@ there = [int((r["eigenvalues"] > 1e-12 * r["eigenvalues"][-1]).sum()) for r in s
 zeros = [int(r["parameters"]) - n for r, n in zip(spectra.results, there)]
 
 # %% tags=["hide-input"]
-ax = figures.panel("every eigenvalue of G")
-for r, q in zip(spectra.results, spectra.parameters):
-    figures.ranked(
-        ax,
-        r["eigenvalues"],
-        figures.SERIES[q["part"] + 1],
-        f"end of Part {'I' * q['part']}",
-    )
 if spectra:
+    ax = figures.panel("every eigenvalue of G")
+    for r, q in zip(spectra.results, spectra.parameters):
+        color, name = (
+            figures.SERIES[q["part"] + 1],
+            f"end of Part {'I' * q['part']}",
+        )
+        figures.ranked(ax, r["eigenvalues"], color, name)
     ax.legend()
-else:
-    ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center")
-figures.figure(
-    "fig_complete", ax, caption="All eigenvalues of $G$ that are not zero by its rank, at both ends of the stored run on CIFAR-10, against rank.",
-    alt="Magnitudes of the eigenvalues of G against rank from the largest, both axes logarithmic, at the end of Part I "
-    "and of Part II of the stored run on CIFAR-10, or the words 'not run'.",
-)  # fmt: skip
+    figures.figure(
+        "fig_complete", ax, caption="All eigenvalues of $G$ that are not zero by its rank, at both ends of the stored run on CIFAR-10, against rank.",
+        alt="Magnitudes of the eigenvalues of G against rank from the largest, both axes logarithmic, at the ends of Part I and Part II "
+        "of the stored run on CIFAR-10.",
+    )  # fmt: skip
 one = lambda values, i: values[i] if len(spectra) == 2 else Estimate(of="basins_spectra")  # fmt: skip
 say(
     """**Reading.** By the ratio rule {outliers_1} eigenvalues of $G$ are outliers at the end of Part I and {outliers_2} at the end of Part II, where ten classes would

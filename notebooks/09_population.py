@@ -427,8 +427,8 @@ numbers |= {
 say(
     """**Reading.** At the random start, with $N = 1{,}600$, the spectrum is {start:.2f} times as far from the law of $\\Sigma$ as normal columns would be, at the end of training (loss {losses:.2f}) {end:.0f} times. With one column of each example it is {one:.0f} times.
 
-    The weights of the examples change. $A_n$ vanishes for an example that is fitted with confidence. At the start {many:.0f} of 1,600 fresh examples carry $G$, at the end {few:.0f}: the badly fitted ones. With that number in the place of $N$ the distance is {adapted:.0f} times the null. The law is near at the random start. It loses its premise as the examples are
-    fitted: a few examples of very different weight are no sample of many alike.""",
+    The weights of the examples change. $A_n$ vanishes for an example that is fitted with confidence. At the start {many:.0f} of 1,600 fresh examples carry $G$, at the end {few:.0f}: the badly fitted ones. With that number in the place of $N$ the distance is {adapted:.0f} times the null. At the random start the law misses by about
+    twice what sampling explains. It loses its premise as the examples are fitted: a few examples of very different weight are no sample of many alike.""",
     **numbers,
 )
 
