@@ -280,7 +280,7 @@ figures.figure(
     "on digits as points and for networks of this run as lines.",
 )
 
-# %% tags=["hide-input"]
+# %%
 losses, tops = ways[p.widths[-1]]
 ratio = tops[:, 8] / tops[:, 9]
 say(

@@ -115,7 +115,7 @@ def options_for(setting, part, measure):
     return options
 
 
-# %% tags=["hide-input"]
+# %% tags=["end"]
 def checkpoint(setting, part):
     """The file that keeps the state of one part of a run of hours."""
     text = "-".join(str(setting[k]) for k in sorted(setting))
@@ -155,7 +155,7 @@ titles = {
 COLOR = {"train": figures.SERIES[0], "test": figures.SERIES[1]}
 
 
-# %% tags=["hide-input"]
+# %% tags=["end"]
 def four_panels(x, curves, marks, here, stored):
     """Loss above and accuracy below; this run beside the stored one, with dotted marks."""
     panels = []
@@ -324,7 +324,7 @@ say(
 # the end of Part II ($t=2$). The *barrier* is how far the training loss rises between the ends above the higher of the two.
 
 
-# %% tags=["hide-input"]
+# %%
 def stored_line(positions, **setting):
     """The line between the ends of a stored run."""
     return line(setting, Store().load("basins", setting)[0], positions)
@@ -392,7 +392,7 @@ def over_seeds(step, key, factor=1):
     return Estimate(values, of="basins_digits")
 
 
-# %% tags=["hide-input"]
+# %%
 rows = []
 for step in (0.02, 0.03, 0.05) if seeds_run else ():
     e = {k: over_seeds(step, k) for k in ("end_1", "highest", "end_2", "barrier")}
@@ -430,7 +430,7 @@ say(
 # the noise of a small batch, its gradient minus that of the whole set: how much of it lies in the span of the leading eigenvectors?
 
 
-# %% tags=["hide-input"]
+# %%
 def stored_local(t, k, examples, **setting):
     """Curvature on the line between the ends of a stored run."""
     return local(setting, Store().load("basins", setting)[0], t, k, examples)
@@ -538,7 +538,7 @@ say(
 # the first 50 training images.
 
 
-# %% tags=["hide-input"]
+# %%
 WALK = 50
 walk_data, walk_model, walk_start, walk_end = ends(setting, here)
 walk_x, walk_y = walk_data.inputs[:WALK], walk_data.targets[:WALK]

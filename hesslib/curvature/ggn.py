@@ -61,8 +61,8 @@ def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: 
 
     Raises:
         MemoryError: the matrix, its copy and ``memory`` do not fit; nothing has been allocated.
-        CertificateError: independent routes differ.
-        ValueError: op is H or R, which are not of low rank, or an example's outputs depend on other examples.
+        CertificateError: independent routes differ, as they do where an example's outputs depend on other examples.
+        ValueError: op is H or R, which are not of low rank.
 
     Example:
         >>> import torch
@@ -98,7 +98,8 @@ def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: 
         "top": abs(largest - top) / max(largest, 1e-300),
     }
     certificates = {name: float(value) for name, value in certificates.items()}
-    check_spectrum(op, certificates, eigenvalues)
+    size = float(op.reference_product.norm() / probe(op.risk).norm())  # of G itself, should every value be a wrong zero
+    check_spectrum(op, certificates, np.append(eigenvalues, size))
     reason = f"rank at most {r}, below M = {m}; {reason}"
     return Spectrum(eigenvalues, "gram", reason, time.perf_counter() - start, certificates)
 

@@ -253,7 +253,7 @@ def first_steps(
     data, model = images(dataset, seed), alexnet(width, seed=seed)
     x, y = data.inputs[:examples], data.targets[:examples]
     origin = torch.as_tensor(start).to(x)
-    vector_to_parameters(origin, model.to(x.device).parameters())
+    vector_to_parameters(origin.clone(), model.to(x.device).parameters())  # training changes what it is given
     risk = EmpiricalRisk(model, list(x.split(1000)), list(y.split(1000)))
     pairs = top_eigenpairs(risk.hessian(), leading, tolerance=1e-2, progress=False)
     basis = torch.as_tensor(pairs.eigenvectors).to(x)
@@ -265,7 +265,7 @@ def first_steps(
         inside = basis.T @ moved
         quadratic = float(slope @ inside + (curvature * inside**2).sum() / 2)
         rest = risk.at(origin + moved - basis @ inside).loss() - first
-        share = float((inside**2).sum() / max(float((moved**2).sum()), 1e-300))
+        share = float((inside**2).sum()) / max(float((moved**2).sum()), 1e-300)
         return {"rise": risk.at(origin + moved).loss() - first, "quadratic": quadratic, "rest": rest, "share": share}
 
     options = {"step_size": step, "batch_size": batch, "iterations": steps, "seed": order, "progress": False}

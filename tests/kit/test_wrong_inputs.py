@@ -25,9 +25,10 @@ from hesslib.theory import MarchenkoPastur, TracyWidom, spike_location
 
 def beginning(source):
     """What each parameter may be, and a function that runs the notebook's beginning with other values."""
-    cells = runner.read(source).cells
-    declare = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
-    resolve = next(c.source for c in cells if c.cell_type == "code" and "resolve(" in c.source)
+    cells = [c for c in runner.read(source).cells if c.cell_type == "code"]
+    at = next(i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", []))
+    last = next(i for i, c in enumerate(cells) if "resolve(" in c.source)
+    declare, resolve = cells[at].source, "\n".join(c.source for c in cells[at + 1 : last + 1])
 
     def run(**changes):
         namespace = {"In": ["", declare, "# Parameters\n" + "\n".join(f"{k} = {v!r}" for k, v in changes.items())]}
