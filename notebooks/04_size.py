@@ -253,10 +253,9 @@ for q, r, _ in stored("spectrum"):
 for q, r, _ in stored("population"):
     if q["kind"] == "digits":
         small_images += [(r["losses"][i], r["top"][i, 3]) for i in (0, -1)]
-for _, r, _ in stored("converged"):
-    convolutional += list(zip(r["loss"], r["top"]))
-if not convolutional:
-    convolutional += [(r["loss"][-1], r["eigenvalues"][::-1][:20]) for q, r, _ in stored("batches") if q["full"]]
+for q, r, _ in stored("converged"):
+    if q["exact_at"] < 0:  # the others store one complete spectrum, of a smaller network
+        convolutional += [(loss, v) for loss, v in zip(r["loss"], r["top"]) if np.isfinite([loss, *v]).all()]
 
 # %% tags=["hide-input"]
 drawn = []

@@ -553,8 +553,8 @@ check("those of a population of two kinds fail it", far, above=0.03)
 #
 # <details><summary>Answer</summary>
 #
-# It is. After 30 steps hardly any digit is fitted, so that all examples still carry $G$: `effective(risks[1].at(history.parameters[-1]))` is above half of the number of
-# examples, where after 3,000 steps it is below a fifth.
+# It is. After 30 steps hardly any digit is fitted, so that all examples still carry $G$: `effective(risks[1].at(history.parameters[-1]))` is above nine tenths of the
+# number of examples, where after 3,000 steps it is below a half.
 #
 # </details>
 #

@@ -112,7 +112,8 @@ def stored_values(name, key, **where):
 def test_the_largest_eigenvalue_grows_with_the_batch_on_average():
     ends = {}
     for b in (10, 512):
-        found = [r["top"][4, 0] for q, r, _ in claims.stored("converged") if (q["batch"], q["step_size"]) == (b, 0.1)]
+        where = {"batch": b, "step_size": 0.1, "exact_at": -1}
+        found = [r["top"][4, 0] for q, r, _ in claims.stored("converged") if where.items() <= q.items()]
         ends[b] = np.mean([v for v in found if np.isfinite(v)])
     assert ends[10] < ends[512], ends
 
@@ -152,7 +153,7 @@ def test_after_thirty_steps_most_examples_still_carry_the_first_term():
     for steps in (30, 3000):
         history, risks = space["network"]("digits", 800, steps, 0)
         share[steps] = space["effective"](risks[1].at(history.parameters[-1])) / 800
-    assert share[30] > 0.5 and share[3000] < 0.2
+    assert share[30] > 0.9 and share[3000] < 0.5
 
 
 @answers("Exercise: half the step")
