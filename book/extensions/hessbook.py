@@ -127,12 +127,11 @@ def cost_line(path: Path, root: Path) -> str:
 
 
 def add_cost(app, doctree) -> None:
-    """The cost line, under the heading of a notebook's parameters."""
+    """The cost line, at the end of a notebook's last section."""
     root, path = Path(app.srcdir), Path(app.srcdir) / f"{app.env.docname}.ipynb"
-    for title in doctree.findall(nodes.title) if path.exists() else []:
-        if title.astext() == "Parameters":
-            title.parent.insert(1, nodes.paragraph("", cost_line(path, root), classes=["hesslib-cost"]))
-            return
+    sections = list(doctree.findall(nodes.section)) if path.exists() else []
+    if sections:
+        sections[-1] += nodes.paragraph("", cost_line(path, root), classes=["hesslib-cost"])
 
 
 def join_punctuation(app, doctree) -> None:
