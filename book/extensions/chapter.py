@@ -42,7 +42,7 @@ def shown_text(cell) -> tuple[list[str], list[str]]:
             name, caption = mark["caption"], text_of(data["text/markdown"]).removeprefix("**Figure.** ")
             texts.append(f"```{{hesslib-figure}} {name}\n:name: {name.replace('_', '-')}\n{caption}\n```")
             names.append(name)
-        elif "text/markdown" in data and "scrapbook" not in output.get("metadata", {}):
+        elif "text/markdown" in data:
             texts.append(text_of(data["text/markdown"]))
         else:
             kept.append(output)
@@ -176,14 +176,13 @@ def complete_figures(app, doctree) -> None:
         stored += f"<code>python -m hesslib run {path.stem[:2]} --scale paper</code>.</p>"
     made = [n for n in doctree.findall(nodes.container) if n.get("nb_element") == "cell_code"]
     sources = {name: n for n in made for name in n["cell_metadata"].get("figures", [])}
-    indices = {n["cell_index"]: n for n in made}  # of chapters whose figures are placed by glue
     up = "../" * app.env.docname.count("/")
     for figure in doctree.findall(nodes.figure):
         name = re.search(r'data-name="(\w+)"', figure.astext())
         if name is None or name[1] not in found:
             continue
         name = name[1]
-        cell = sources.get(name) or indices.get(found[name][0])
+        cell = sources.get(name)
         links = [f'<a href="{up}numbers/{path.stem}-{name}.csv" download>numbers (CSV)</a>']
         if cell is not None:
             inputs = [n for n in cell.findall(nodes.container) if n.get("nb_element") == "cell_code_source"]

@@ -62,7 +62,7 @@ def explore(
     *,
     name: str,
     alt: str,
-    caption: str = "",
+    caption: str,
     start: dict[str, Any] | None = None,
     frames: Callable[..., tuple | None] | None = None,
     live: dict[str, Sequence] | None = None,
@@ -97,7 +97,7 @@ def explore(
         controls: for each parameter of ``fn`` the values of its slider, in order.
         name: name of the figure; letters, digits and underscores.
         alt: what the figure shows whatever the values; with the frame's sentence it is its alt text.
-        caption: Markdown; the book numbers it. Without one the figure is kept for ``{glue:figure}``.
+        caption: Markdown; the book numbers it.
         start: the values of the first frame, which is all that shows without scripts and in print;
             by default the first value of each control.
         frames: another function for the prepared frames, for instance one that reads stored results;
@@ -110,12 +110,7 @@ def explore(
         ValueError: an argument as above is missing or out of place, or the frames are too large for a page.
     """
     made = Exploration(fn, controls, name, alt, start or {}, frames or fn, live or {}, labels or {})
-    if caption:
-        place(name, made, caption)
-    else:
-        from myst_nb import glue
-
-        glue(name, made)
+    place(name, made, caption)
 
 
 class Exploration:

@@ -349,21 +349,6 @@ def here_and_stored(draw, here, stored, here_title: str = "this run", stored_tit
     return tuple(panels)
 
 
-def show(name: str, alt: str, *panels) -> None:
-    """Show panels as one figure and keep it under ``name`` for the text, where ``{glue:figure}`` places it."""
-    from myst_nb import glue
-
-    glue(name, Panels(name, alt, *panels))
-
-
-def number(**values) -> None:
-    """Keep numbers or words under their names for the text, where ``{glue:text}`` places them."""
-    from myst_nb import glue
-
-    for name, value in values.items():
-        glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
-
-
 def table(head: list[str], rows: list[list], fold: str = "") -> None:
     """Show a table: a heading for each column, and rows of text or numbers already formatted.
 

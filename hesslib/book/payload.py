@@ -34,8 +34,7 @@ class Payload(NamedTuple):
 
 def name_of(output: Any) -> str | None:
     """The name of the figure that an output shows, if it shows one."""
-    metadata = output.get("metadata", {})
-    return metadata.get("hesslib", {}).get("figure") or metadata.get("scrapbook", {}).get("name")
+    return output.get("metadata", {}).get("hesslib", {}).get("figure")
 
 
 def pack_path(notebook: Path) -> Path:

@@ -65,7 +65,7 @@ def grid_of(texts: list[str]) -> dict[str, list]:
 
 
 def numbers(node: nbformat.NotebookNode) -> dict[str, float]:
-    """The numbers that an executed notebook has in its text (``text.say``), by name."""
+    """The numbers that an executed notebook has in its text (``text.say``) or has kept with ``glue``, by name."""
     found = {}
     for output in (o for cell in node.cells for o in cell.get("outputs", [])):
         found |= output.get("metadata", {}).get("hesslib", {}).get("numbers", {})

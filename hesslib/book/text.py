@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .judging import mean_interval
 from .paths import ROOT
 from .provenance import made_here
 
@@ -63,12 +64,7 @@ class Estimate:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the mean, by Student's t; without an end for fewer than two runs."""
-        from scipy import stats
-
-        if self.count < 2:
-            return -math.inf, math.inf
-        half = float(stats.t.ppf(0.975, self.count - 1)) * self.sd / math.sqrt(self.count)
-        return self.mean - half, self.mean + half
+        return mean_interval(self.values) if self.count > 1 else (-math.inf, math.inf)
 
     def __format__(self, spec: str) -> str:
         if not self:

@@ -90,8 +90,7 @@ def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: 
         values = signed_eigenvalues(gram, signs)
     del gram
     eigenvalues = np.sort(np.concatenate([values, np.zeros(m - len(values))]))
-    top = largest_by_lanczos(op, roots, signs, progress)
-    largest = np.abs(values).max(initial=0.0)
+    top, largest = largest_by_lanczos(op, roots, signs, progress), np.abs(values).max(initial=0.0)
     certificates |= {
         "trace": abs(eigenvalues.sum() - trace) / max(np.abs(eigenvalues).sum(), 1e-300),
         "frobenius": abs((eigenvalues**2).sum() - square) / max(square, 1e-300),

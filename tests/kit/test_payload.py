@@ -21,7 +21,7 @@ def cells(payloads=PAYLOADS):
     made = [{"cell_type": "markdown", "source": "text"}]
     for name, (html, csv) in payloads.items():
         data = {PAGE: html, NUMBERS: csv, "image/png": "iVBO", "text/plain": name}
-        made.append({"outputs": [{"data": data, "metadata": {"scrapbook": {"name": name, "mime_prefix": ""}}}]})
+        made.append({"outputs": [{"data": data, "metadata": {"hesslib": {"figure": name}}}]})
     return made
 
 

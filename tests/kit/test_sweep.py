@@ -42,7 +42,7 @@ def notebook_of(sources):
 
 @pytest.fixture
 def notebook(tmp_path):
-    """A notebook that takes no time; it keeps its numbers as ``figures.number`` does."""
+    """A notebook that takes no time; it keeps its numbers as ``glue`` of MyST-NB does."""
     path = tmp_path / "small.ipynb"
     nbformat.write(notebook_of(CELLS), path)
     return path

@@ -57,7 +57,7 @@ BUDGETS = {
     "curvature": 3980,
     "theory": 490,
     "experiments": 1402,
-    "book": 3652,
+    "book": 3627,
     "": 447,
 }
 
