@@ -8,8 +8,7 @@ a sum over layers (``structure/examples.py``), and a layer's part comes in the c
 * columns: the layer's part of U itself, some output channels at a time;
 * pairs: the sum over pairs of places of (patch . patch) (delta . delta), where the places are few.
 
-Parameters that no such layer holds (normalisation, attention, embeddings, weights used twice) have their columns
-by differentiating each example's outputs, some parameters at a time.
+All other parameters (normalisation, attention, embeddings, weights used twice) by differentiating each example's outputs.
 """
 
 from __future__ import annotations
@@ -90,7 +89,8 @@ def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: 
         values = signed_eigenvalues(gram, signs)
     del gram
     eigenvalues = np.sort(np.concatenate([values, np.zeros(m - len(values))]))
-    top, largest = largest_by_lanczos(op, roots, signs, progress), np.abs(values).max(initial=0.0)
+    top = largest_by_lanczos(op, roots, signs, progress)
+    largest = np.abs(values).max(initial=0.0)
     certificates |= {
         "trace": abs(eigenvalues.sum() - trace) / max(np.abs(eigenvalues).sum(), 1e-300),
         "frobenius": abs((eigenvalues**2).sum() - square) / max(square, 1e-300),
