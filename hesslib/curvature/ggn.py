@@ -8,7 +8,7 @@ a sum over layers (``structure/examples.py``), and a layer's part comes in the c
 * columns: the layer's part of U itself, some output channels at a time;
 * pairs: the sum over pairs of places of (patch . patch) (delta . delta), where the places are few.
 
-All other parameters (normalisation, attention, embeddings, weights used twice) by differentiating each example's outputs.
+Others (normalisation, attention, embeddings, weights used twice) come by differentiating each example's outputs.
 """
 
 from __future__ import annotations
