@@ -13,7 +13,7 @@ NAMES = [f"book/{p.stem}.html" for p in sorted((ROOT / "book").glob("*.md"))]
 NAMES += [f"notebooks/{c}.html" for c in CHAPTERS]
 
 # The theme gives wide blocks of code the focus only some time after the page has come to rest.
-SCROLLS_BY_KEYBOARD = """[...document.querySelectorAll("pre")].every((block) =>
+SCROLLS_BY_KEYBOARD = """[...document.querySelectorAll("pre, mjx-container[display=true]")].every((block) =>
     block.tabIndex == 0 || (block.scrollWidth <= block.clientWidth && block.scrollHeight <= block.clientHeight)
 )"""
 
@@ -61,7 +61,7 @@ def test_a_page_is_quiet_whole_and_accessible(site, opened, name, width, mode):
     page = opened(f"{site}/{name}", width, mode)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, f"wider than {width} px"
     if page.query_selector(".math"):
-        page.wait_for_selector("mjx-container svg", timeout=20_000)
+        page.wait_for_selector("mjx-container svg", state="attached", timeout=20_000)  # the first may be folded away
     for figure in page.query_selector_all(".hesslib-figure svg"):
         box = figure.bounding_box()
         assert box["width"] > 220 and box["x"] >= 0 and box["x"] + box["width"] <= width
