@@ -34,7 +34,13 @@ seed: int = 0  # of the data, the random start and the order
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %% tags=["hide-input"]
-from hesslib.book.parameters import ParameterError, choice, integer, integers, resolve
+from hesslib.book.parameters import (
+    ParameterError,
+    choice,
+    integer,
+    integers,
+    resolve,
+)
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
 
 p = resolve(
@@ -43,12 +49,16 @@ p = resolve(
     width=integer(4, 30, smoke=4, quick=6, paper=8),
     examples=integer(20, 200, smoke=20, quick=40, paper=60),
     iterations=integer(10, 5000, smoke=20, quick=200, paper=400),
-    classes=integers(2, 500, smoke=[2, 5, 10], quick=[2, 5, 10, 50], paper=[2, 5, 10, 50]),
+    classes=integers(
+        2, 500, smoke=[2, 5, 10], quick=[2, 5, 10, 50], paper=[2, 5, 10, 50]
+    ),
     seed=integer(0),
     seeds=integer(1, smoke=3, quick=3, paper=3),
 )
 if p.width % 2:
-    raise ParameterError(f"width = {p.width}: two heads share it, give an even number")
+    raise ParameterError(
+        f"width = {p.width}: two heads share it, give an even number"
+    )
 this_run(p)
 
 # %% tags=["hide-input"]
@@ -78,7 +88,7 @@ from hesslib.experiments.today import (  # fmt: skip
 #
 # Digits are cut to their middle 24 by 24 pixels and shrunk to 12 by 12. The residual network takes patches of 3 by 3 pixels, adds two blocks of two 3-by-3
 # convolutions with ReLU, and averages over the places. The vision transformer takes nine patches of 4 by 4 pixels. Both transformers have two blocks, each with attention
-# by two heads and two layers with GELU, normalised before each half ([their code](../book/api.md)). The language model reads 16 characters and
+# by two heads and two layers with GELU, normalised before each half (`hesslib/experiments/today.py` has their code). The language model reads 16 characters and
 # predicts the next one at each place. Its text is the Zen of Python, which comes with Python itself as the module `this`: 823 small letters and spaces.
 #
 # Batch normalisation mixes the examples of a batch. For every eigenvalue below it is fixed at the mean and variance of all examples, as it is when a
@@ -99,10 +109,11 @@ def sizes(network, width, examples, iterations):
 
 # %%
 MOMENTS = ("start", "SGD", "AdamW")
-ours = {n: sizes(n, p.width, p.examples, p.iterations) for n in NETWORKS}
+kinds = NETWORKS if p.scale != "smoke" else ("normalised", "vision")
+ours = {n: sizes(n, p.width, p.examples, p.iterations) for n in kinds}
 here = {
     (n, after): spectra(after=after, seed=p.seed, **ours[n])
-    for n in NETWORKS
+    for n in ours
     for after in ("start", p.optimizer)
 }
 paper = p.scale == "paper"
@@ -113,7 +124,7 @@ stored = Store().sweep("today_spectra", spectra, grid, run=paper, jobs=2)
 
 # %% tags=["hide-input"]
 rows = []
-for n in NETWORKS:
+for n in ours:
     start, end = (here[n, a] for a in ("start", p.optimizer))
     m = len(start["eigenvalues"])
     numbers = [f"{m:,}", f"{start['targets']}", f"{start['classes']}"]
@@ -149,9 +160,9 @@ def of_seed(seed):
 
 # %% tags=["hide-input"]
 figures.figure(
-    "fig_today", *[draw_spectra(here, n) for n in NETWORKS],
+    "fig_today", *[draw_spectra(here, n) for n in ours],
     caption=f"All eigenvalues of $H$ by magnitude, at the start and after training by {p.optimizer}; this run. Rings are negative.",
-    alt=f"Four panels, for {', '.join(NETWORKS)}: magnitudes of the eigenvalues of H against rank on logarithmic axes, at the start and after {p.optimizer}, with a line at rank C.",
+    alt=f"A panel for each network, {', '.join(ours)}: magnitudes of the eigenvalues of H against rank on logarithmic axes, at the start and after {p.optimizer}, with a line at rank C.",
 )  # fmt: skip
 if of_seed(0):
     figures.figure(
@@ -181,8 +192,18 @@ for n in NETWORKS:
         rows.append([n, after, cells[0], classes_of, *cells[1:]])
 
 # %% tags=["hide-input"]
-head = ["stored runs", "after", "loss", "$C$", "outliers of $H$", "of $G$", "bulk, %"]
-figures.table([*head, "lowest over largest", r"$\Vert R\Vert / \Vert G\Vert$"], rows)
+head = [
+    "stored runs",
+    "after",
+    "loss",
+    "$C$",
+    "outliers of $H$",
+    "of $G$",
+    "bulk, %",
+]
+figures.table(
+    [*head, "lowest over largest", r"$\Vert R\Vert / \Vert G\Vert$"], rows
+)
 
 # %% [markdown]
 # Means over seeds, with standard deviations. Outliers are counted by the ratio rule ([Chapter 3](03_data.ipynb)); the bulk is what lies below a thousandth of the largest eigenvalue.
@@ -200,7 +221,9 @@ for after in MOMENTS:
     part = stored.where(after=after).results
     for key, letter in (("eigenvalues", "H"), ("ggn", "G")):
         told[f"{letter}_{after}"] = close(part, key) if part else None
-fitted = [r for q, r in zip(stored.parameters, stored.results) if q["after"] != "start"]
+fitted = [
+    r for q, r in zip(stored.parameters, stored.results) if q["after"] != "start"
+]
 told["learnt"] = sum(learnt(float(r["loss"]), int(r["classes"])) for r in fitted)
 told["ends"] = len(fitted) or None
 
@@ -252,7 +275,7 @@ figures.table([*head, "fall behind $C - 1$", "fall behind $C$"], rows)
 #
 # ## Layer by layer
 #
-# Zhang et al. (2024) take the blocks of the Hessian that belong to one matrix of weights. They report that the spectra of these blocks differ far more within a transformer than within a
+# [Zhang et al. (2024)](../book/references.md) take the blocks of the Hessian that belong to one matrix of weights. They report that the spectra of these blocks differ far more within a transformer than within a
 # convolutional network, and see in this a reason why transformers need Adam: SGD has one step for all of them. Here the blocks are exact. The figure shows
 # each block's eigenvalues by magnitude at the start, against the share of the ranks in its block.
 
@@ -266,7 +289,9 @@ def draw_blocks(found, network):
     ax = figures.panel(network, "share of the ranks", "magnitude", yscale="log", ylim=(1e-9, 10))  # fmt: skip
     r, seen = found[network, "start"], set()
     ends = np.cumsum(r["sizes"])
-    for name, values in zip(r["blocks"], np.split(r["block_eigenvalues"], ends[:-1])):
+    for name, values in zip(
+        r["blocks"], np.split(r["block_eigenvalues"], ends[:-1])
+    ):
         kind = next((k for part, k in KIND.items() if part in str(name)), 0)
         size = np.sort(np.abs(values))[::-1]
         x, y = figures.thin(np.arange(1, len(size) + 1) / len(size), np.maximum(size, 1e-12), 60)  # fmt: skip
@@ -278,11 +303,11 @@ def draw_blocks(found, network):
 
 
 # %% tags=["hide-input"]
-shown = of_seed(0) or here
+shown, names = (of_seed(0), NETWORKS) if of_seed(0) else (here, ours)
 figures.figure(
-    "fig_blocks", *[draw_blocks(shown, n) for n in NETWORKS],
+    "fig_blocks", *[draw_blocks(shown, n) for n in names],
     caption="Spectra of the blocks of $H$ at the start, one line for each matrix of weights; " + ("stored runs, seed 0." if of_seed(0) else "this run."),
-    alt=f"Four panels, for {', '.join(NETWORKS)}: magnitude of each block's eigenvalues against the share of its ranks on a logarithmic axis, coloured by the kind of layer.",
+    alt=f"A panel for each network, {', '.join(names)}: magnitude of each block's eigenvalues against the share of its ranks on a logarithmic axis, coloured by the kind of layer.",
 )  # fmt: skip
 
 
@@ -297,12 +322,22 @@ rows, apart = [], {}
 for n in NETWORKS:
     part = [unlike(stored.where(network=n, after=a).results) for a in MOMENTS]
     apart[n] = Estimate(part[0][0].values, stored.label)
-    current = [here[n, a]["unlikeness"] for a in ("start", p.optimizer)]
-    cells = [f"{u:.2f}" for u, _ in part] + [f"{part[0][1]:.2f}", f"{part[2][1]:.2f}"]
-    rows.append([n, *(f"{v:.2f}" for v in current), *cells])
+    current = [here[n, a]["unlikeness"] if n in ours else None for a in ("start", p.optimizer)]  # fmt: skip
+    cells = [f"{u:.2f}" for u, _ in part] + [
+        f"{part[0][1]:.2f}",
+        f"{part[2][1]:.2f}",
+    ]
+    rows.append([n, *("" if v is None else f"{v:.2f}" for v in current), *cells])
 
 # %% tags=["hide-input"]
-head = ["", "this run: start", f"after {p.optimizer}", "stored: start", "after SGD", "after AdamW"]
+head = [
+    "",
+    "this run: start",
+    f"after {p.optimizer}",
+    "stored: start",
+    "after SGD",
+    "after AdamW",
+]
 figures.table([*head, "share in the blocks, start", "after AdamW"], rows)
 say(
     """**Stored runs.** At the start the blocks are {residual:.2f} apart in the residual network, {normalised:.2f} with batch normalisation, {vision:.2f} in the vision
@@ -317,7 +352,7 @@ say(
 #
 # ## More classes, more diagonal
 #
-# Dong et al. (2025) find that the Hessian comes near to a block-diagonal matrix as the number of classes grows, at the random start already. For a linear network with softmax the
+# [Dong et al. (2025)](../book/references.md) find that the Hessian comes near to a block-diagonal matrix as the number of classes grows, at the random start already. For a linear network with softmax the
 # block of the weights into outputs $c$ and $d$ is $\frac1N \sum_n (\delta_{cd}\, p_{nc} - p_{nc} p_{nd})\, x_n x_n^\top$. With all $p_{nc} = 1/C$ the blocks off the diagonal are
 # exactly $1/(C - 1)$ times those on it. With a hidden layer we compute the same ratio for the blocks of the weights into single hidden units.
 
@@ -390,7 +425,10 @@ explore(
 
 # %%
 steps = max(10, p.iterations // 2)
-lines = {n: joined(optimizer=p.optimizer, seed=p.seed, **ours[n] | {"iterations": steps}) for n in NETWORKS}  # fmt: skip
+lines = {
+    n: joined(optimizer=p.optimizer, seed=p.seed, **ours[n] | {"iterations": steps})
+    for n in ours
+}
 runs = [(n, o, s) for s in range(p.seeds) for n in NETWORKS for o in MOMENTS[1:]]
 grid = [{**standard[n], "iterations": 200, "optimizer": o, "seed": s} for n, o, s in runs]  # fmt: skip
 walks = Store().sweep("today_line", joined, grid, run=paper, jobs=2)
@@ -399,7 +437,7 @@ walks = Store().sweep("today_line", joined, grid, run=paper, jobs=2)
 # %%
 def draw_lines(ax, found):
     """Loss on the line to the small batch that follows (full) and to the one apart (dotted)."""
-    for color, n in zip(figures.SERIES[2:], NETWORKS):
+    for color, n in zip(figures.SERIES[2:], found):
         t, losses = found[n]["positions"], found[n]["losses"]
         ax.plot(t, losses[0], color=color, label=n)
         ax.plot(t, losses[1], color=color, ls=":")
@@ -413,7 +451,7 @@ kept = {q["network"]: r for q, r in zip(first.parameters, first.results)}
 figures.figure(
     "fig_line_today", *figures.here_and_stored(draw_lines, lines, kept if len(kept) == 4 else None, stored_title="stored, seed 0", xlabel="position on the line", ylabel="training loss", yscale="log"),
     caption=f"Training loss on the line from the end of large batches (0) to that of small ones (1), trained by {p.optimizer}. Full: the small batch goes on from there; dotted: both from one start.",
-    alt=f"Training loss against the position on a straight line for {', '.join(NETWORKS)}, in this run and in a stored one; full lines to the network that went on, dotted lines to the one trained apart.",
+    alt=f"Training loss against the position on a straight line for {', '.join(ours)} in this run, and for all in a stored one; full lines to the network that went on, dotted lines to the one trained apart.",
 )  # fmt: skip
 
 # %%
@@ -421,9 +459,13 @@ rows = []
 for n in NETWORKS:
     for o in MOMENTS[1:]:
         part = walks.where(network=n, optimizer=o).results
-        ends = [Estimate(r["losses"][i][j] for r in part) for i, j in ((0, 0), (0, -1))]
+        ends = [
+            Estimate(r["losses"][i][j] for r in part) for i, j in ((0, 0), (0, -1))
+        ]
         over = [Estimate(100 * r["barriers"][i] / np.log(r["classes"]) for r in part) for i in (0, 1)]  # fmt: skip
-        rows.append([n, o, *(f"{e:.2g}" for e in ends), *(f"{b:.2g}" for b in over)])
+        rows.append(
+            [n, o, *(f"{e:.2g}" for e in ends), *(f"{b:.2g}" for b in over)]
+        )
 
 # %% tags=["hide-input"]
 head = ["stored runs", "", "loss, large batch", "loss, small batch after it"]
@@ -451,9 +493,13 @@ even = torch.full((50, 7), 1 / 7, dtype=torch.float64)
 share = by_class(torch.randn(50, 4, dtype=torch.float64), even) * 6
 
 # %% tags=["nbval-check-output"]
-check("G as a matrix has the eigenvalues of ggn_spectrum, to 1e-9", error, below=1e-9)
+check(
+    "G as a matrix has the eigenvalues of ggn_spectrum, to 1e-9", error, below=1e-9
+)
 check("H - G is R as an operator of its own, to 1e-9", rest, below=1e-9)
-check("a character's outputs do not depend on later ones, to 1e-12", seen, below=1e-12)
+check(
+    "a character's outputs do not depend on later ones, to 1e-12", seen, below=1e-12
+)
 check("equal probabilities: blocks off the diagonal 1 / (C - 1), to 1e-9", abs(share - 1), below=1e-9)  # fmt: skip
 check("the text has 823 characters, 25 of them different", (len(zen()), len(set(zen()))) == (823, 25))  # fmt: skip
 

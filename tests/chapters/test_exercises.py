@@ -159,3 +159,9 @@ def test_half_the_step_ends_at_twice_the_sharpness():
     for step in (1.0, 2.0):
         found = descend(step, 300, 1500, 0)
         assert 0.75 < found["sharpness"][-1] * step / 2 < 1.25, step
+
+
+@answers("Exercise: twenty classes")
+def test_twenty_classes_give_about_a_nineteenth():
+    found = definitions("13_today")["class_blocks"](20, 8, 20, 500, 0)
+    assert abs(19 * found["linear"] - 1) < 0.15
