@@ -47,8 +47,8 @@ p = resolve(
     globals(),
     optimizer=choice("SGD", "AdamW"),
     width=integer(4, 30, smoke=4, quick=6, paper=8),
-    examples=integer(20, 200, smoke=20, quick=40, paper=60),
-    iterations=integer(10, 5000, smoke=20, quick=200, paper=400),
+    examples=integer(20, 200, smoke=20, quick=40, paper=40),
+    iterations=integer(10, 5000, smoke=20, quick=200, paper=300),
     classes=integers(
         2, 500, smoke=[2, 5, 10], quick=[2, 5, 10, 50], paper=[2, 5, 10, 50]
     ),
@@ -117,7 +117,7 @@ here = {
     for after in ("start", p.optimizer)
 }
 paper = p.scale == "paper"
-standard = {n: sizes(n, 8, 60, 400) for n in NETWORKS}
+standard = {n: sizes(n, 8, 40, 300) for n in NETWORKS}
 runs = [(n, a, s) for s in range(p.seeds) for n in NETWORKS for a in MOMENTS]
 grid = [{**standard[n], "after": a, "seed": s} for n, a, s in runs]
 stored = Store().sweep("today_spectra", spectra, grid, run=paper, jobs=2)
@@ -167,7 +167,7 @@ figures.figure(
 if of_seed(0):
     figures.figure(
         "fig_today_stored", *[draw_spectra(of_seed(0), n) for n in NETWORKS],
-        caption="The same of stored runs with 1,450 to 1,769 parameters and 60 digits, or 240 characters; seed 0.",
+        caption="The same of stored runs with 1,450 to 1,769 parameters and 40 digits, or 160 characters; seed 0.",
         alt=f"Four panels, for {', '.join(NETWORKS)}: magnitudes of the eigenvalues of H against rank on logarithmic axes, at the start, after SGD and after AdamW.",
     )  # fmt: skip
 
@@ -239,13 +239,13 @@ say(
 # ### More parameters: all of $G$
 #
 # $G$ has at most $N(C - 1)$ eigenvalues other than zero, so all of them come from a matrix of that order, however large the network is. The stored runs below have 5,066 to
-# 5,561 parameters, with 100 digits or 160 characters.
+# 5,561 parameters, with 60 digits or 128 characters.
 
 # %%
-WIDE = {"residual": (12, 100), "normalised": (12, 100), "vision": (16, 100), "language": (16, 10)}  # fmt: skip
+WIDE = {"residual": (12, 60), "normalised": (12, 60), "vision": (16, 60), "language": (16, 8)}  # fmt: skip
 wide = {n: {"network": n, "width": w, "examples": e} for n, (w, e) in WIDE.items()}
 runs = [(n, a, s) for s in range(p.seeds) for n in NETWORKS for a in MOMENTS[::2]]
-grid = [{**wide[n], "iterations": 400, "after": a, "seed": s} for n, a, s in runs]
+grid = [{**wide[n], "iterations": 300, "after": a, "seed": s} for n, a, s in runs]
 big = Store().sweep("today_larger", larger, grid, run=paper, jobs=2)
 
 
