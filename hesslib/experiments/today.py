@@ -28,7 +28,7 @@ from .models import fully_connected
 from .training import batches_of
 
 NETWORKS = ("residual", "normalised", "vision", "language")
-STEP = {"SGD": 0.05, "AdamW": 0.01}
+STEP = {"SGD": 0.03, "AdamW": 0.01}
 CONTEXT = 16  # characters that the language model reads
 
 
@@ -235,7 +235,7 @@ def trained(
     model = network_of(network, width, classes, seed)
     if after == "start":
         return x, y, classes, settle(model, x)
-    return x, y, classes, fit(model, (x, y), after, max(1, len(x) // 5), iterations, seed)
+    return x, y, classes, fit(model, (x, y), after, max(1, len(x) // 2), iterations, seed)
 
 
 def spectra(network: str, after: str, width: int, examples: int, iterations: int, seed: int) -> dict[str, object]:
@@ -246,7 +246,7 @@ def spectra(network: str, after: str, width: int, examples: int, iterations: int
         after: ``"start"``, ``"SGD"`` or ``"AdamW"``.
         width: channels of the residual networks, width of the transformers.
         examples: digits, or pieces of ``CONTEXT`` characters.
-        iterations: of training, each with a fifth of the examples.
+        iterations: of training, each with half of the examples.
         seed: of the examples, the start and the order.
 
     Returns:
