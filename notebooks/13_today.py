@@ -153,6 +153,7 @@ def draw_spectra(found, network):
     return ax
 
 
+# %%
 def of_seed(seed):
     """The stored runs of a seed by network and moment."""
     part = stored.where(seed=seed)
@@ -182,6 +183,7 @@ def measured(r):
     return [*outliers, bulk, -values[0] / values[-1], r["norms"][2] / r["norms"][1]]
 
 
+# %%
 rows = []
 for n in NETWORKS:
     for after in MOMENTS:
