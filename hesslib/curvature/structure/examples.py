@@ -117,7 +117,7 @@ def watched(
     calls = {name: [] for name in modules}  # type: dict[str, list[Call | None]]
 
     def hook(name: str) -> Any:
-        def seen(module: nn.Module, given: Any, output: Any) -> Any:
+        def seen(module: Any, given: Any, output: Any) -> Any:
             usual = len(given) == 1 and isinstance(output, Tensor) and torch.is_grad_enabled()
             if not (usual and output.is_floating_point()):
                 calls[name].append(None)
