@@ -142,7 +142,8 @@ def moment(step, hidden=p.hidden, seed=p.seed):
     right = int((found == targets.numpy()).sum())
     large = int((values > 0.1 * values[-1]).sum())
     sentence = (
-        f"Step {step:,}, loss {loss:.3f}: {right} of {p.examples} points are right. Of {len(values)} eigenvalues {large} "
+        f"Step {step:,}, loss {loss:.3f}: {right} of {p.examples} points are right. "
+        f"Of {len(values)} eigenvalues {large} "
         f"are above a tenth of the largest, and the lowest is {values[0]:.2g}."
     )
     decision = draw_decision(weights, hidden, inputs.numpy(), targets.numpy())

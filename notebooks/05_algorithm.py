@@ -297,7 +297,10 @@ figures.figure(
 # %%
 part = lambda v: 100 * len(negative(v)) / len(v)
 depth = lambda stop: lambda r: -100 * r["lowest"][stop] / r["top"][stop, 0]
-share = [Estimate([part(v) for b, v in spectra if b == one], exact.label) for one in (SMALL, LARGE)]  # fmt: skip
+share = [
+    Estimate([part(v) for b, v in spectra if b == one], exact.label)
+    for one in (SMALL, LARGE)
+]
 found = {"a": part(a["eigenvalues"]), "b": part(b["eigenvalues"])}
 found |= {"small": share[0], "large": share[1], "seeds": share[0].count}
 found |= {"early_s": of(depth(1), S), "early_l": of(depth(1), L)}
@@ -487,7 +490,7 @@ figures.table(head, rows)
 
 # %%
 def two_layers(width, batch, shuffled, step_size, examples, seed, **stops):
-    """A fully connected network by its stops; ``shuffled`` labels tell nothing of the digits."""
+    """A fully connected network by its stops; ``shuffled`` labels are drawn at random."""
     data = mnist(examples, seed=seed)
     x, test, y = data.inputs.float(), data.test_inputs.float(), data.targets
     if shuffled:

@@ -57,7 +57,8 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
         return f"Code: {first[1].rstrip('.')}"
     kinds = {
         "parameters of this run": "injected-parameters" in tags,
-        "parameters": "parameters" in tags or "resolve(" in source,
+        "parameters": "parameters" in tags,
+        "imports and what the parameters may be": "resolve(" in source,
         "the figure above": len(names) == 1,
         "the figures above": len(names) > 1,
         "checks": re.search(r"^\s*check\(", source, re.M),

@@ -10,7 +10,8 @@ import sys
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import to_rgba_array
+from matplotlib.colors import to_rgb, to_rgba_array
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
@@ -114,6 +115,10 @@ def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
         if line.get_transform() == ax.transData:  # not those drawn across the whole panel
             found.append((line.get_label(), *np.asarray(line.get_xydata(), dtype=float).T))
     for points in ax.collections:
+        if isinstance(points, ContourSet):
+            ways = [] if points.filled else zip(points.levels, points.get_paths())
+            found += [(f"{level:g}", *np.asarray(way.vertices, dtype=float).T) for level, way in ways]
+            continue
         vertices = points.get_offsets() if len(points.get_offsets()) > 1 else points.get_paths()[0].vertices
         found.append((points.get_label(), *np.asarray(vertices, dtype=float).T))
     for patch in ax.patches:
@@ -311,6 +316,36 @@ def density(ax, values, law, bins: int = 30, label: str = "sample", name: str = 
     x = np.linspace(max(ends[0], 1e-3 * ends[-1]), ends[-1], 300)
     ax.plot(x, law.pdf(x), color=COLORS["theory"], label=name)
     ax.legend()
+
+
+def contours(ax, x, y, values, color: str = COLORS["H"], most: int = 9) -> None:
+    """Draw positive values (y, x) on a grid as filled contours, each level named: the lower the value the more opaque.
+
+    Levels are 1 and 3 times powers of ten, or at most ``most`` of them.
+    """
+    rounds = [c * 10.0**e for e in range(-12, 12) for c in (1, 3)]
+    levels = [v for v in rounds if np.min(values) < v < np.max(values)]
+    levels = levels[:: -(-len(levels) // most) or 1]
+    shades = [(*to_rgb(color), a) for a in np.linspace(0.75, 0.03, len(levels) + 1)]
+    ax.contourf(x, y, values, [0, *levels, np.inf], colors=shades)
+    if levels:
+        lines = ax.contour(x, y, values, levels, colors=INK, linewidths=0.5)
+        ax.clabel(lines, fmt="%g", fontsize=8)
+    ax.grid(False)
+
+
+def smooth_density(ax, eigenvalues, color: str, label: str = "", width: float = 0.01) -> None:
+    """Draw the density of eigenvalues: each a normal curve, ``width`` of the largest wide; the axis is logarithmic.
+
+    It ends at a tenth of the height that a single eigenvalue has.
+    """
+    values = np.asarray(eigenvalues, dtype=float)
+    sigma = width * (np.abs(values).max() or 1.0)
+    x = np.linspace(values.min() - 5 * sigma, values.max() + 5 * sigma, 400)
+    one = 1 / (sigma * np.sqrt(2 * np.pi) * len(values))
+    y = one * np.exp(-0.5 * ((x[:, None] - values) / sigma) ** 2).sum(1)
+    ax.plot(x, np.where(y > one / 10, y, np.nan), color=color, label=label or None)
+    ax.set_yscale("log")
 
 
 def law_ranks(ax, law, count: int, top: float, above: int = 0, **style) -> None:
