@@ -164,8 +164,10 @@ say(
 def split_sentence(iteration, reading, found):
     """What the moment shows, in a sentence."""
     ratio, h = size(found["R"]) / size(found["G"]), found["H"]
-    sentence = f"Iteration {iteration:,}, {reading}: "
-    sentence += f"the norm of R is {ratio:.2g} times that of G; "
+    sentence = (
+        f"Iteration {iteration:,}, {reading}: "
+        f"the norm of R is {ratio:.2g} times that of G; "
+    )
     return (
         sentence
         + f"the lowest eigenvalue of H is {h[0]:.2g}, the largest {h[-1]:.2f}."

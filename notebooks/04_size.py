@@ -91,8 +91,8 @@ setting = {k: getattr(p, k) for k in ("examples", "iterations", "step_size")}
 try:
     here = {w: sized(w, seed=p.seed, **setting) for w in p.widths}
 except DivergenceError as error:
-    message = f"step_size = {p.step_size} is too large: {error}"
-    raise parameters.ParameterError(message) from None
+    raise parameters.ParameterError(
+        f"step_size = {p.step_size} is too large: {error}") from None
 above = lambda r, share: int((r["eigenvalues"] > share * r["eigenvalues"][-1]).sum())
 below = lambda r: int((r["eigenvalues"] < -1e-12).sum())
 ended = {w: learnt(r["loss"], 10) for w, r in here.items()}
@@ -235,20 +235,21 @@ def followed(width, moments=9, most=20):
     """Training losses and leading eigenvalues along one run."""
     data = mnist(p.examples, seed=p.seed)
     model = fully_connected([data.dimension, width, data.classes], seed=p.seed)
-    at = np.geomspace(min(10, p.iterations), p.iterations, moments).astype(int)
-    options = {"iterations": p.iterations, "record": {*at.tolist()}, "progress": False}
+    at = np.unique(
+        np.geomspace(min(10, p.iterations), p.iterations, moments).astype(int))
+    options = {"iterations": p.iterations, "record": at.tolist(), "progress": False}
     way = train(model, data.inputs, data.targets, step_size=p.step_size, **options)
     risk = EmpiricalRisk(model, data.inputs, data.targets)
     leading = lambda w: top_eigenpairs(risk.at(w).hessian(), most, progress=False)
-    tops = [leading(w).eigenvalues for w in way.parameters]
-    return np.array(way.losses), np.array(tops)
+    return (np.array(way.losses),
+            np.array([leading(w).eigenvalues for w in way.parameters]))
 
 
 # %%
 ways = {w: followed(w) for w in dict.fromkeys((p.widths[0], p.widths[-1]))}
-names = ("one hidden layer, Ch. 4", "two, narrow, Ch. 1")
-names += ("convolutional, Ch. 5", "small images, Ch. 9")
-digits = {name: [] for name in names}
+digits = {name: [] for name in (
+    "one hidden layer, Ch. 4", "two, narrow, Ch. 1", "convolutional, Ch. 5",
+    "small images, Ch. 9")}
 wide, narrow, convolutional, small_images = digits.values()
 wide += [(r["loss"], r["eigenvalues"][::-1][:20]) for _, r, _ in stored("width")]
 for q, r, _ in stored("spectrum"):
@@ -259,8 +260,8 @@ for q, r, _ in stored("population"):
         small_images += [(r["losses"][i], r["top"][i, 3]) for i in (0, -1)]
 for q, r, _ in stored("converged"):
     if q["exact_at"] < 0:  # the others store one spectrum of a smaller network
-        pairs = zip(r["loss"], r["top"])
-        convolutional += [(x, v) for x, v in pairs if np.isfinite([x, *v]).all()]
+        convolutional += [(loss, v) for loss, v in zip(r["loss"], r["top"])
+                          if np.isfinite([loss, *v]).all()]
 
 # %% tags=["hide-input"]
 drawn = []

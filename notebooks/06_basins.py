@@ -176,14 +176,14 @@ figures.figure(
 
 # %% tags=["hide-input"]
 mine, theirs = basins.ends_of(here), basins.ends_of(paper)
-level = "outside" if (theirs["ratio"] or 2) > 1.25 else "inside"
+level = "a higher loss than" if (theirs["ratio"] or 2) > 1.25 else "about the same loss as"
 say(
     """**Reading.** On CIFAR-10 the training loss jumps to {highest:.2f} within the first records after the switch, {jump:.0f} times its last value in Part I. This is
-    one run, and nothing in it went on with the large batch.
+    one run, without a control that goes on with the large batch.
 
     Over the last 50 records of each part the mean test accuracy is {test_1:.2f} % in Part I and {test_2:.2f} % in Part II, a difference of {gain:+.2f} points.
-    Between records of Part II it scatters by {scatter_2:.2f} points, so the last record alone ({last_1:.2f} % and {last_2:.2f} %) decides nothing. The mean training
-    loss of Part II is {ratio:.1f} times that of Part I: Part II ends {level} the level set that Part I ended on.""",
+    Between records of Part II it varies by {scatter_2:.2f} points, so the last record alone ({last_1:.2f} % and {last_2:.2f} %) decides nothing. The mean training
+    loss of Part II is {ratio:.2f} times that of Part I: Part II ends at {level} Part I.""",
     level=level, **{k: v for k, v in theirs.items() if k not in ("loss_1", "loss_2", "scatter_1")},
 )
 fitted = "has learnt" if learnt(mine["loss_1"], 10) else "has not learnt"
@@ -351,8 +351,8 @@ say(
 # %% [markdown]
 # ### The plane through both parts
 #
-# A line is one way among many. Three points span a plane: the random start, the end of Part I, the end of Part II. On it the valleys can be seen, and
-# whether a way around a barrier exists. The loss is that of 500 training images of this page's run.
+# The line is one way among many. The random start and the two ends span a plane, on which a way around a barrier may exist. The loss is that of 500 training
+# images of this page's run.
 
 # %%
 data, model, end_1, end_2 = ends(setting, here)
@@ -447,8 +447,8 @@ say(
 # %% [markdown]
 # ## Curvature at the ends and in between
 #
-# The largest eigenvalues of the Hessian come by Lanczos at five places on the line. The paper's explanation of the jump also needs
-# the noise of a small batch, its gradient minus that of the whole set: how much of it lies in the span of the leading eigenvectors?
+# We compute the largest eigenvalues of the Hessian by Lanczos iteration at five places on the line. The paper explains the jump by the noise of a small batch,
+# which is its gradient minus that of the whole set. So we also measure how much of this noise lies in the span of the leading eigenvectors.
 
 # %%
 def stored_local(t, k, examples, **setting):
@@ -500,8 +500,8 @@ say(
 # %% [markdown]
 # ### Every eigenvalue of G
 #
-# $G$, the part of $H$ that is left when the examples are fitted, has rank at most $N(C-1)$. So all of its 2,472,266 eigenvalues can be
-# found at both ends of the stored run, from a matrix of order 9,000 over the first 1,000 training images.
+# $G$, the part of $H$ that is left when the examples are fitted ([Chapter 2](02_ggn.ipynb)), has rank at most $N(C-1)$. All of its 2,472,266 eigenvalues over
+# the first 1,000 training images therefore follow from a matrix of order 9,000. We compute them at both ends of the stored run.
 
 # %%
 def end_spectrum(part, examples, **setting):

@@ -178,8 +178,10 @@ def parted(distance, alpha, seed=p.seed):
     ax.axvline(place, color=figures.COLORS["H"], ls=":")
     needed = 2 * alpha**0.25
     side = "above" if distance > needed else "not above"
-    sentence = f"Distance {distance:g}, {side} the {needed:.2f} needed "
-    sentence += f"at M/N = {alpha:g}: "
+    sentence = (
+        f"Distance {distance:g}, {side} the {needed:.2f} needed "
+        f"at M/N = {alpha:g}: "
+    )
     return sentence + f"largest {values[-1]:.2f}, by theory {place:.2f}.", ax
 
 

@@ -131,9 +131,8 @@ here = {step: attempted(step, seed=p.seed, **setting) for step in p.steps}
 paper = p.scale == "paper"
 asked = setting if paper else {"examples": 500, "iterations": 3000}
 asked_steps = p.steps if paper else [2.0, 4.0, 6.0]
-grid = [
-    {"step": t, "seed": s, **asked} for t in asked_steps for s in range(p.seeds)
-]
+grid = [{"step": t, "seed": s, **asked}
+        for t in asked_steps for s in range(p.seeds)]  # fmt: skip
 edge = Store().sweep("edge", descend, grid, run=paper, jobs=2)
 
 # %%
@@ -334,9 +333,8 @@ def classified(data, examples, seed):
 
 # %%
 split = {d: classified(d, p.examples, p.seed) for d in ("clusters", "digits")}
-grid = [
-    {"data": d, "examples": 500, "seed": s} for d in split for s in range(p.seeds)
-]
+grid = [{"data": d, "examples": 500, "seed": s}
+        for d in split for s in range(p.seeds)]  # fmt: skip
 pairs = Store().sweep("classes", classified, grid, run=paper)
 
 
@@ -479,11 +477,8 @@ def rebased(width, examples, seed):
 # %%
 near = rebased(64, p.examples, p.seed)
 widths = [16, 64, 256]
-grid = [
-    {"width": w, "examples": 1000, "seed": s}
-    for w in widths
-    for s in range(p.seeds)
-]
+grid = [{"width": w, "examples": 1000, "seed": s}
+        for w in widths for s in range(p.seeds)]  # fmt: skip
 bases = Store().sweep("rebasin", rebased, grid, run=paper)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 from .payload import NUMBERS, PAGE
@@ -321,10 +321,12 @@ def density(ax, values, law, bins: int = 30, label: str = "sample", name: str = 
 def contours(ax, x, y, values, color: str = COLORS["H"], most: int = 9) -> None:
     """Draw positive values (y, x) on a grid as filled contours, each level named: the lower the value the more opaque.
 
-    Levels are 1 and 3 times powers of ten, or at most ``most`` of them.
+    Levels are 1 and 3 times powers of ten, at most ``most`` of them; round numbers where fewer than three of these fit.
     """
-    rounds = [c * 10.0**e for e in range(-12, 12) for c in (1, 3)]
-    levels = [v for v in rounds if np.min(values) < v < np.max(values)]
+    low, high = np.min(values), np.max(values)
+    levels = [c * 10.0**e for e in range(-12, 12) for c in (1, 3) if low < c * 10.0**e < high]
+    if len(levels) < 3:
+        levels = [v for v in MaxNLocator(6).tick_values(low, high) if low < v < high]
     levels = levels[:: -(-len(levels) // most) or 1]
     shades = [(*to_rgb(color), a) for a in np.linspace(0.75, 0.03, len(levels) + 1)]
     ax.contourf(x, y, values, [0, *levels, np.inf], colors=shades)
