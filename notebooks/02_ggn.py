@@ -57,7 +57,7 @@ from hesslib.book.claims import verdicts
 from hesslib.book.explore import explore
 from hesslib.book.parameters import integer, integers, real, resolve
 from hesslib.book.store import Store
-from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
+from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
 from hesslib.experiments.data import mnist
 from hesslib.experiments.flatness import shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
@@ -147,12 +147,13 @@ figures.figure(
 # %% tags=["hide-input"]
 off = np.ones((13, 13), bool)
 off[np.arange(6), np.arange(6, 12)] = off[np.arange(6, 12), np.arange(6)] = False
+rest = np.linalg.norm(norms["R"][off]) / np.linalg.norm(norms["R"])
 say(
     """$G$ couples the units with each other. $R$ consists of one block for each unit, where the weights into it meet the weights out of it: all other blocks
-    together have {rest:.2g} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
+    together have {rest} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
     the logits vanishes everywhere else. Each block of $R$ comes with its transpose and no block on the diagonal, and so the eigenvalues of $R$ come in pairs
     $\\pm\\lambda$ ([Chapter 4](04_size.ipynb) uses this).""",
-    rest=np.linalg.norm(norms["R"][off]) / np.linalg.norm(norms["R"]),
+    rest=written(rest, ".2g") if rest else "none",
 )  # fmt: skip
 
 # %% [markdown]
