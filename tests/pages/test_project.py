@@ -57,7 +57,7 @@ BUDGETS = {
     "curvature": 3980,
     "theory": 490,
     "experiments": 1443,
-    "book": 3677,
+    "book": 3678,
     "": 447,
 }
 
