@@ -270,7 +270,7 @@ for h, color in ((10, figures.SERIES[1]), (70, figures.SERIES[0])):
     for v in widths[h][:1]:
         figures.ranked(wide, v, color=color, label=f"{h} units")
 entries = list(zip(*wide.get_legend_handles_labels()))
-wide.legend(*zip(*[e for e in entries if "neg" not in e[1]]), loc="lower left")
+_ = wide.legend(*zip(*[e for e in entries if "neg" not in e[1]]), loc="lower left")
 
 # %% tags=["end"]
 leading = figures.panel("3  clusters", "rank", "over the largest", **third)

@@ -53,6 +53,7 @@ def shown_text(cell) -> tuple[list[str], list[str]]:
 
 def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     """What the line says that unfolds a cell."""
+    source = re.sub(r"^(# (fmt|isort|ruff): .*\n)+", "", source)
     if (first := re.match(r"# (?!%%)(.{3,60})\n", source)) and "injected-parameters" not in tags:
         return f"Code: {first[1].rstrip('.')}"
     kinds = {

@@ -108,6 +108,17 @@ def thousands(ax) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
 
 
+def sparse_ticks(axis) -> None:
+    """On a logarithmic axis of less than two powers of ten, name between these 2 and 5 times them alone, in full."""
+    if axis.get_scale() != "log":
+        return
+    low, high = sorted(axis.get_view_interval())
+    powers = [e for e in range(-20, 20) if low <= 10.0**e <= high]
+    first = lambda v: round(v / 10 ** np.floor(np.log10(v) + 1e-9))
+    name = lambda v, _: f"{v:,g}" if len(powers) < 2 and first(v) in (2, 5) else ""
+    axis.set_minor_formatter(FuncFormatter(name))
+
+
 def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """What a panel shows, as (series, x, y): lines, points, outlines of bands, and corners of steps and bars."""
     found = []
@@ -164,6 +175,10 @@ class Panels:
         self.name, self.alt, self.figures = name, alt, [ax.figure for ax in panels]
         if len(panels) == 1 and tuple(self.figures[0].get_size_inches()) == STYLE["figure.figsize"]:
             self.figures[0].set_size_inches(WIDE)
+        for figure in self.figures:
+            for ax in figure.axes:
+                sparse_ticks(ax.xaxis)
+                sparse_ticks(ax.yaxis)
 
     def svg(self, index: int) -> str:
         """One panel as an SVG element that can stand within a page."""

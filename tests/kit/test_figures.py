@@ -147,3 +147,11 @@ def test_a_density_gives_each_eigenvalue_its_share():
     assert name == "start" and np.trapezoid(np.where(there, y, 0), x) == pytest.approx(1, abs=0.02)
     assert y[np.argmin(abs(x - 1))] == pytest.approx(0.01 / (0.01 * np.sqrt(2 * np.pi)), rel=0.05)
     assert np.isnan(y[np.argmin(abs(x - 0.75))])
+
+
+def test_a_short_logarithmic_axis_names_few_ticks():
+    short, long = (figures.panel("ticks", xlim=limits, xscale="log") for limits in ((0.015, 0.7), (0.015, 70)))
+    figures.Panels("fig_ticks", "Two empty panels whose horizontal axes are logarithmic.", short, long)
+    names = lambda ax: [t.get_text() for t in ax.xaxis.get_minorticklabels() if t.get_text()]
+    short.figure.canvas.draw(), long.figure.canvas.draw()
+    assert names(short) == ["0.02", "0.05", "0.2", "0.5"] and names(long) == []

@@ -66,6 +66,7 @@ def test_code_on_the_way_to_results_can_stand_at_the_end():
         ('say("""words""")', [], "the text above"),
         ('check("it is so", True)', [], "checks"),
         ("foot(p)", [], "versions and machine"),
+        ("# fmt: off\n# isort: off\nimport numpy as np", [], "imports"),
         ("x = 2", [], "details"),
     ],
 )

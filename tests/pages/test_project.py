@@ -57,7 +57,7 @@ BUDGETS = {
     "curvature": 3980,
     "theory": 490,
     "experiments": 1443,
-    "book": 3678,
+    "book": 3693,
     "": 447,
 }
 
