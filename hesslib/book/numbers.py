@@ -6,8 +6,6 @@ import math
 import re
 from typing import Any
 
-import numpy as np
-
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)(?=%?(?:$|[^\w.]))")
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -32,7 +30,7 @@ def typeset(text: str, tex: bool = True) -> str:
 
 def written(value: Any, spec: str = "", tex: bool = True) -> str:
     """A number, or an ``Estimate``, as prose and tables write it; words stay as they are."""
-    value = value.item() if isinstance(value, np.generic | np.ndarray) else value
+    value = value.item() if hasattr(value, "item") else value  # of numpy, which the build of the pages does without
     if isinstance(value, str):
         return format(value, spec)
     if value is None or (isinstance(value, float) and math.isnan(value)):
