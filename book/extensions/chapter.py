@@ -86,6 +86,7 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
             built.append(cell)
             continue
         tags, source = cell["metadata"].get("tags", []), text_of(cell["source"])
+        text_first = "text/markdown" in next(iter(cell.get("outputs", [])), {}).get("data", {})
         texts, names = shown_text(cell)
         cell["metadata"]["figures"] = names
         if "injected-parameters" in tags:
@@ -99,7 +100,7 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
             built += shown
             late.append(cell)
         else:
-            built += [*shown, cell] if folded and not cell["outputs"] else [cell, *shown]
+            built += [*shown, cell] if folded and (text_first or not cell["outputs"]) else [cell, *shown]
     if late:
         foot = len(built) - ("foot(" in text_of(built[-1]["source"]))
         built[foot:foot] = [markdown("## The code of this page", "code"), *late]

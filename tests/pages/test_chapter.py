@@ -47,6 +47,8 @@ def test_text_and_figures_stand_above_folded_code_and_below_visible_code():
 def test_printed_lines_stay_with_their_cell():
     sources, cells = built(code("check()", PRINTED, text("Words."), tags=["hide-input"]))
     assert sources == ["[check()]", "Words."] and cells[0]["outputs"] == [PRINTED]
+    sources, _ = built(code("verdicts()", text("Table."), PRINTED, tags=["hide-input"]))
+    assert sources == ["Table.", "[verdicts()]"]
 
 
 def test_code_on_the_way_to_results_can_stand_at_the_end():
