@@ -567,19 +567,17 @@ measured = [
     "norm of $R$ / norm of $G$, logits", "norm of $R$ / norm of $G$, probability",
     "largest distance of $H$ to $G$ / norm of $R$",
     "overlap of the 10 leading eigenvectors of $H$ and $G$",
-    "norm of $\\bar R$ / norm of $R$", "zeros of $G$, probability",
-    "zeros of $G$, logits", "zeros of $H$",
+    "norm of $\\bar R$ / norm of $R$",
+    "zeros of $G$, probability", "zeros of $G$, logits", "zeros of $H$",
     "lowest / largest eigenvalue of $H$, magnitudes",
 ]  # fmt: skip
 measures = runs.values("measures") if runs else np.zeros((0, 2, 9))
 forms = [".3g"] * 5 + [",.0f"] * 3 + [".2g"]
-rows = [
-    [name, *(format(Estimate(v), form) for v in measures[:, :, i].T)]
-    for i, (name, form) in enumerate(zip(measured, forms))
-]
-figures.table(
-    [f"{grid[0]['examples']:,} digits, {len(runs)} runs", "start", "end"], rows
-)
+cells = [[Estimate(v) for v in both.T] for both in np.moveaxis(measures, 2, 0)]
+rows = [[name, *(format(v, form) for v in both)]
+        for name, form, both in zip(measured, forms, cells)]  # fmt: skip
+head = [f"{grid[0]['examples']:,} digits, {len(runs)} runs", "start", "end"]
+figures.table(head, rows)
 
 # %% tags=["hide-input"]
 change = measures[:, 1, :2] / measures[:, 0, :2]

@@ -387,9 +387,8 @@ distances = [4.0, 8.0, 16.0, 32.0]
 apart = [
     {"classes": k, "activation": a, "cluster_std": 1.0, "batch_size": 0,
      "tolerance": 1e-3, "seed": seed, "examples": 1000, "separation": s}
-    for a in ("relu", "tanh") for k in (2, 5, 10)
-    for s in distances for seed in range(p.seeds)
-]
+    for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances
+    for seed in range(p.seeds)]
 separated = Store().sweep("separation", clusters, apart, run=run, jobs=2)
 
 
