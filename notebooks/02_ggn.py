@@ -301,7 +301,7 @@ say(
     the readings differ: the slope $-1/p_y$ of $-\\log p_y$ stays near $-1$, while the gradient $g_n$ vanishes, so that $R$ must supply nearly all of $H$.
 
     $G$ has no negative eigenvalue, so the negative ones of $H$ come entirely from $R$: at the end {negatives_h} eigenvalues of $H$ lie below $-10^{-10}$, and
-    {negatives_r} of $R$. The lowest of $H$ is {lowest:.1e}, the largest {largest:.2f}.""",
+    {negatives_r} of $R$. The lowest of $H$ is {lowest:.2g}, the largest {largest:.2f}.""",
     fit=fit, ratio_start=ratio[0], ratio_end=ratio[-1], ratio_p_start=ratio_p[0], ratio_p_end=ratio_p[-1],
     negatives_h=int((end["H"] < -1e-10).sum()), negatives_r=int((end["R"] < -1e-10).sum()), lowest=end["H"][0], largest=end["H"][-1],
 )  # fmt: skip
@@ -513,7 +513,7 @@ figures.figure(
 
 # %% tags=["hide-input"]
 say(
-    """In this run the 10 leading directions of the noise and of $H$ overlap to {overlap:.2f} at the end, and the largest eigenvalue of the second moment has {scale:.2g} times that of $H$. In the
+    """In this run the 10 leading directions of the noise and of $H$ overlap to {overlap:.2f} at the end, and the largest eigenvalue of the second moment is {scale:.2g} times that of $H$. In the
     stored runs the overlap is {s_start:.2f} at the start and {s_end:.2f} at the end, and the ratio of the largest eigenvalues {s_scale:.1e} at the end. The scales differ because the gradient of a
     fitted example is of the order of $1 - p_y$ and its square of the order of $(1 - p_y)^2$, while $A_n$, and with it the Gauss-Newton matrix, is of the order of $1 - p_y$.""",
     overlap=made["overlap"][-1], scale=made["noise_top"][-1] / made["top"][-1],
@@ -576,8 +576,8 @@ forms = [".3g"] * 5 + [",.0f"] * 3 + [".2g"]
 cells = [[Estimate(v) for v in both.T] for both in np.moveaxis(measures, 2, 0)]
 rows = [[name, *(format(v, form) for v in both)]
         for name, form, both in zip(measured, forms, cells)]  # fmt: skip
-head = [f"{grid[0]['examples']:,} digits, {len(runs)} runs", "start", "end"]
-figures.table(head, rows)
+head = f"{grid[0]['examples']:,} digits; runs: {len(runs)}"
+figures.table([head, "start", "end"], rows)
 
 # %% tags=["hide-input"]
 change = measures[:, 1, :2] / measures[:, 0, :2]
