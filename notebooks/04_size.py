@@ -287,13 +287,18 @@ figures.figure(
 
 # %% tags=["hide-input"]
 losses, tops = ways[p.widths[-1]]
+alive = tops[:, 9] > 1e-10 * tops[:, 0]  # else the tenth is zero up to rounding, and the ratio says nothing
+losses, tops = losses[alive], tops[alive]
 ratio = tops[:, 8] / tops[:, 9]
-say(
-    r"""**This run.** Along the training with {width} units the largest ratio of neighbours is behind rank 9 at {nine} of {moments} moments. The ratio
-    behind rank 9 is largest, {peak:.1f}, at a training loss of {at:.2g}; at the end, at a loss of {end:.2g}, it is {last:.1f}.""",
-    width=p.widths[-1], nine=sum(count_outliers(v, "ratio") == 9 for v in tops), moments=len(tops), peak=float(ratio.max()),
-    at=float(losses[ratio.argmax()]), end=float(losses[-1]), last=float(ratio[-1]),
-)
+if len(ratio):
+    say(
+        r"""**This run.** Along the training with {width} units the largest ratio of neighbours is behind rank 9 at {nine} of {moments} moments. The ratio
+        behind rank 9 is largest, {peak:.1f}, at a training loss of {at:.2g}; at the last of them, at a loss of {end:.2g}, it is {last:.1f}.""",
+        width=p.widths[-1], nine=sum(count_outliers(v, "ratio") == 9 for v in tops) or "none", moments=len(tops), peak=float(ratio.max()),
+        at=float(losses[ratio.argmax()]), end=float(losses[-1]), last=float(ratio[-1]),
+    )
+else:
+    say("**This run.** The tenth eigenvalue is zero up to rounding at every moment of this training, so no ratio of neighbours is defined there.")
 
 # %%
 late = {
@@ -365,13 +370,13 @@ def spreads(at, widths):
 # %% tags=["hide-input"]
 say(
     r"""**Stored runs.** The mean number of eigenvalues below $-10^{-12}$ is {negatives} for {widths} hidden units, in per cent of $M$ {shares}. This follows
-    from a formula, shown below: at most $C - 1 = 9$ for each unit. Of {of} networks {reached} reach the bound, the others miss it by at most {missed}.
+    from a formula, shown below: at most $C - 1 = 9$ for each unit. Of {of} networks {reached} reach the bound{missed}.
 
     The curves end at the same place, but they are not one curve. In units of the lowest eigenvalue they differ by a factor of {half:.1f} half-way along the ranks
     and of {far:.1f} at nine tenths of them (largest over smallest width of each seed, mean and standard deviation over seeds). Without the narrowest network it is
     {half_wide:.1f} and {far_wide:.1f}.""",
     negatives=mean(below), shares=mean(lambda r: 100 * below(r) / r["parameters"]), widths=", ".join(map(str, asked_widths)),
-    of=len(missing) or None, reached=missing.count(0), missed=max(missing, default=0), half=spreads(0.5, asked_widths), far=spreads(0.9, asked_widths),
+    of=len(missing) or None, reached=missing.count(0), missed=f", the others miss it by at most {max(missing)}" if any(missing) else "", half=spreads(0.5, asked_widths), far=spreads(0.9, asked_widths),
     half_wide=spreads(0.5, asked_widths[1:]), far_wide=spreads(0.9, asked_widths[1:]),
 )
 
