@@ -91,7 +91,8 @@ setting = {k: getattr(p, k) for k in ("examples", "iterations", "step_size")}
 try:
     here = {w: sized(w, seed=p.seed, **setting) for w in p.widths}
 except DivergenceError as error:
-    raise parameters.ParameterError(f"step_size = {p.step_size} is too large: {error}") from None
+    raise parameters.ParameterError(
+        f"step_size = {p.step_size} is too large: {error}") from None
 above = lambda r, share: int((r["eigenvalues"] > share * r["eigenvalues"][-1]).sum())
 below = lambda r: int((r["eigenvalues"] < -1e-12).sum())
 ended = {w: learnt(r["loss"], 10) for w, r in here.items()}
@@ -176,7 +177,7 @@ loss = by_seed(lambda r: r["loss"]) if full else None
 
 
 def change(values):
-    """Factor by which a fitted power of the width changes over the widths: for each seed."""
+    """Factor by which a fitted power changes over the widths, for each seed."""
     x = np.log(asked_widths)
     slopes = np.polyfit(x, np.log(values).T, 1)[0] if full else np.array([])
     named = {"of": "the experiment `width`"}
@@ -234,17 +235,21 @@ def followed(width, moments=9, most=20):
     """Training losses and leading eigenvalues along one run."""
     data = mnist(p.examples, seed=p.seed)
     model = fully_connected([data.dimension, width, data.classes], seed=p.seed)
-    at = np.unique(np.geomspace(min(10, p.iterations), p.iterations, moments).astype(int))
+    at = np.unique(
+        np.geomspace(min(10, p.iterations), p.iterations, moments).astype(int))
     options = {"iterations": p.iterations, "record": at.tolist(), "progress": False}
     way = train(model, data.inputs, data.targets, step_size=p.step_size, **options)
     risk = EmpiricalRisk(model, data.inputs, data.targets)
     leading = lambda w: top_eigenpairs(risk.at(w).hessian(), most, progress=False)
-    return np.array(way.losses), np.array([leading(w).eigenvalues for w in way.parameters])
+    return (np.array(way.losses),
+            np.array([leading(w).eigenvalues for w in way.parameters]))
 
 
 # %%
 ways = {w: followed(w) for w in dict.fromkeys((p.widths[0], p.widths[-1]))}
-digits = {name: [] for name in ("one hidden layer, Ch. 4", "two, narrow, Ch. 1", "convolutional, Ch. 5", "small images, Ch. 9")}
+digits = {name: [] for name in (
+    "one hidden layer, Ch. 4", "two, narrow, Ch. 1", "convolutional, Ch. 5",
+    "small images, Ch. 9")}
 wide, narrow, convolutional, small_images = digits.values()
 wide += [(r["loss"], r["eigenvalues"][::-1][:20]) for _, r, _ in stored("width")]
 for q, r, _ in stored("spectrum"):
@@ -254,8 +259,9 @@ for q, r, _ in stored("population"):
     if q["kind"] == "digits":
         small_images += [(r["losses"][i], r["top"][i, 3]) for i in (0, -1)]
 for q, r, _ in stored("converged"):
-    if q["exact_at"] < 0:  # the others store one complete spectrum, of a smaller network
-        convolutional += [(loss, v) for loss, v in zip(r["loss"], r["top"]) if np.isfinite([loss, *v]).all()]
+    if q["exact_at"] < 0:  # the others store one spectrum of a smaller network
+        convolutional += [(loss, v) for loss, v in zip(r["loss"], r["top"])
+                          if np.isfinite([loss, *v]).all()]
 
 # %% tags=["hide-input"]
 drawn = []
@@ -279,7 +285,7 @@ figures.figure(
     "on digits as points and for networks of this run as lines.",
 )
 
-# %%
+# %% tags=["hide-input"]
 losses, tops = ways[p.widths[-1]]
 ratio = tops[:, 8] / tops[:, 9]
 say(
@@ -407,7 +413,9 @@ say(
 
 
 # %%
-def small(classes, width, seed, iterations, *, depth=1, loss="cross_entropy", **options):
+def small(
+    classes, width, seed, iterations, *, depth=1, loss="cross_entropy", **options
+):
     """The risk of a small network on few digits."""
     data = mnist(200, seed=seed)
     keep = data.targets < classes
@@ -442,7 +450,7 @@ figures.table(head, [[name, *found] for name, found in outside.items()])
 
 # %%
 def parts(r):
-    """Numbers of eigenvalues: zero, rest of the bulk, above 0.001 and 0.1 of the largest."""
+    """Numbers of eigenvalues: zero, bulk, above 0.001 and 0.1 of the largest."""
     v, top = r["eigenvalues"], r["eigenvalues"][-1]
     some = int((np.abs(v) > 1e-12 * top).sum())
     large = above(r, 1e-3)

@@ -53,11 +53,13 @@ def shown_text(cell) -> tuple[list[str], list[str]]:
 
 def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     """What the line says that unfolds a cell."""
+    source = re.sub(r"^(# (fmt|isort|ruff): .*\n)+", "", source)
     if (first := re.match(r"# (?!%%)(.{3,60})\n", source)) and "injected-parameters" not in tags:
         return f"Code: {first[1].rstrip('.')}"
     kinds = {
         "parameters of this run": "injected-parameters" in tags,
-        "parameters": "parameters" in tags or "resolve(" in source,
+        "parameters": "parameters" in tags,
+        "imports and what the parameters may be": "resolve(" in source,
         "the figure above": len(names) == 1,
         "the figures above": len(names) > 1,
         "checks": re.search(r"^\s*check\(", source, re.M),

@@ -62,10 +62,11 @@ def test_code_on_the_way_to_results_can_stand_at_the_end():
         ("seed: int = 0", ["parameters"], "parameters"),
         ("# Parameters\nseed = 5\n", ["injected-parameters"], "parameters of this run"),
         ("import numpy as np", [], "imports"),
-        ("import numpy as np\nresolve(globals())", [], "parameters"),
+        ("import numpy as np\nresolve(globals())", [], "imports and what the parameters may be"),
         ('say("""words""")', [], "the text above"),
         ('check("it is so", True)', [], "checks"),
         ("foot(p)", [], "versions and machine"),
+        ("# fmt: off\n# isort: off\nimport numpy as np", [], "imports"),
         ("x = 2", [], "details"),
     ],
 )

@@ -56,8 +56,8 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3990,
     "theory": 490,
-    "experiments": 1402,
-    "book": 3627,
+    "experiments": 1443,
+    "book": 3693,
     "": 447,
 }
 
