@@ -57,7 +57,7 @@ BUDGETS = {
     "curvature": 3990,
     "theory": 490,
     "experiments": 1443,
-    "book": 3693,
+    "book": 3689,
     "": 447,
 }
 
