@@ -382,7 +382,8 @@ say(
     """**Reading.** Part I moved the weights by {first:.3g}, Part II by {second:.3g} more. On this plane one gets from the one end to the other without a loss above {over:.3g}, where the
     higher end has {higher:.3g}. {word}.""",
     first=lengths[0], second=lengths[1], over=over, higher=higher,
-    word="Seen on this plane, both ends lie in one valley" if over <= 1.25 * higher else "Seen on this plane, a ridge parts the ends",
+    word="At least one end has not learnt, so this says nothing about basins" if not learnt(higher, 10) else
+    "Seen on this plane, both ends lie in one valley" if over <= 1.25 * higher else "Seen on this plane, a ridge parts the ends",
 )
 
 # %% [markdown]
@@ -536,7 +537,7 @@ if spectra:
 one = lambda values, i: values[i] if len(spectra) == 2 else Estimate(of="basins_spectra")
 say(
     """**Reading.** By the ratio rule {outliers_1} eigenvalues of $G$ are outliers at the end of Part I and {outliers_2} at the end of Part II, where ten classes would
-    give 9. Of {M:,} eigenvalues {zeros_1:,} and {zeros_2:,} are zero (below $10^{{-12}}$ of the largest); the rank alone makes {least:,} of them zero.""",
+    give 9. Of {M:,} eigenvalues {zeros_1:,} and {zeros_2:,} are zero (below $10^{-12}$ of the largest); the rank alone makes {least:,} of them zero.""",
     outliers_1=one(counts, 0), outliers_2=one(counts, 1), zeros_1=one(zeros, 0), zeros_2=one(zeros, 1),
     M=one([int(r["parameters"]) for r in spectra.results], 0),
     least=one([int(r["parameters"]) - 9000 for r in spectra.results], 0),
