@@ -16,10 +16,9 @@
 # > **The paper's claim.** With more parameters, $M$, than examples, $N$, the first term of the Hessian has at least $M - N$ trivial eigenvalues at
 # > zero ([Sagun et al. 2017](../book/references.md), Section 2.2, below Equation 5).
 #
-# The paper gives a lower bound and does not ask for the number itself. Later work does, and for some networks the number is a theorem. This chapter
-# counts the zeros of $H = G + R$ and of both terms, compares the counts with these theorems and with the numbers that their authors published, and
-# accounts for the zeros of the networks of Chapters 1 to 4 one by one. An eigenvalue counts as zero if its magnitude is at most $10^{-12}$ of the
-# largest; the rank is the number of the others. $C$ is the number of classes; [all symbols](../book/notation.md).
+# The paper gives a lower bound. Later work asks for the number itself, and for some networks it is a theorem. This chapter counts the zeros of $H = G + R$ and of
+# both terms, compares the counts with these theorems and with published numbers, and accounts for the zeros of the networks of Chapters 1 to 4 one by one. An
+# eigenvalue counts as zero if its magnitude is at most $10^{-12}$ of the largest; the rank is the number of the others. $C$ is the number of classes; [all symbols](../book/notation.md).
 
 # %% tags=["parameters", "hide-input"]
 scale: str = "quick"  # smoke, quick or paper
@@ -160,16 +159,19 @@ bent = Store().sweep("activation_rank", ranks, grid, run=paper)
 
 
 # %%
+def over(activation, key, width, name="rank"):
+    """Rank over the formula's, or another number, in the stored runs."""
+    part = bent.where(activation=activation, width=width).results
+    scale = lambda r: r[f"formula_{key}"] if name == "rank" else 1
+    return Estimate([r[f"{name}_{key}"] / scale(r) for r in part], "`activation_rank`")  # fmt: skip
+
+
 def draw_bent(ax, key):
     """Rank over the formula's against width, for each activation."""
     for color, activation in zip(figures.SERIES[3:], ("relu", "tanh")):
-        curves = []
-        for s in range(1, p.seeds + 1):
-            part = bent.where(activation=activation, seed=s).results
-            if len(part) == 6:
-                curves.append([r[f"rank_{key}"] / r[f"formula_{key}"] for r in part])  # fmt: skip
-        if curves:
-            figures.band(ax, range(4, 25, 4), curves, color, activation, marker="o")
+        curves = [over(activation, key, m).values for m in range(4, 25, 4)]
+        if len({len(c) for c in curves} - {0}) == 1:
+            figures.band(ax, range(4, 25, 4), np.transpose(curves), color, activation, marker="o")  # fmt: skip
     ax.axhline(1, color=figures.INK, lw=0.8)
     ax.set_yscale("log")
 
@@ -186,14 +188,6 @@ figures.figure(
     caption="Rank of $H$, $G$ and $R$ of ReLU and tanh networks 64-$m$-$m$-10, over the formula for linear ones, at the random start: median and range over the stored runs.",
     alt=f"Rank over the formula's against width for H, G and R, for ReLU and tanh at the start, over {len(bent)} stored runs; one is the formula.",
 )  # fmt: skip
-
-
-# %%
-def over(activation, key, width, name="rank"):
-    """Rank over the formula's, or another number, in the stored runs."""
-    part = bent.where(activation=activation, width=width).results
-    scale = lambda r: r[f"formula_{key}"] if name == "rank" else 1
-    return Estimate([r[f"{name}_{key}"] / scale(r) for r in part], "`activation_rank`")  # fmt: skip
 
 
 # %% tags=["hide-input"]
@@ -274,8 +268,7 @@ def at_minimum(targets, examples, seed):
 
 # %%
 KINDS = {"one": "one output", "random": "ten outputs, any targets", "one-hot": "ten outputs, one-hot"}  # fmt: skip
-counts = [10, 20, 30, 40]
-few = [10, 30] if p.scale == "smoke" else counts[:3]
+counts, few = [10, 20, 30, 40], [10, 30] if p.scale == "smoke" else [10, 20, 30]
 near = {(k, n): at_minimum(k, n, p.seed) for k in KINDS for n in few}
 grid = [{"targets": k, "examples": n, "seed": s} for k in KINDS for n in counts for s in range(p.seeds)]  # fmt: skip
 minima = Store().sweep("nullity", at_minimum, grid, run=paper)
@@ -291,8 +284,7 @@ def predicted(kind, n, m, hidden=20):
 
 met = [r["zeros"][1] == predicted(q["targets"], q["examples"], r["parameters"])
        for q, r in zip(minima.parameters, minima.results) if r["loss"] < 1e-24]  # fmt: skip
-fell = sum(r["loss"] < 1e-24 for r in minima.results)
-reached = sum(r["loss"] < 1e-24 for r in near.values())
+fell, reached = (sum(r["loss"] < 1e-24 for r in of) for of in (minima.results, near.values()))  # fmt: skip
 hit = sum(r["zeros"][1] == predicted(*k, r["parameters"]) for k, r in near.items())
 
 # %% tags=["hide-input"]
@@ -421,12 +413,10 @@ def differences(runs, key):
 
 def cells(runs, i):
     """Means over runs: each reason of G, then sum, equal weights and count of G and of H."""
-    rows = []
-    for r in runs:
-        row = [*np.asarray(r["reasons"])[i]]
-        for key in ("", "_H"):
-            row += [np.sum(r[f"reasons{key}"], 1)[i], *np.asarray(r[f"counts{key}"])[i, ::-1]]  # fmt: skip
-        rows.append(row)
+    part = lambda r, key: [np.sum(r[f"reasons{key}"], 1)[i], *np.asarray(r[f"counts{key}"])[i, ::-1]]  # fmt: skip
+    rows = [
+        [*np.asarray(r["reasons"])[i], *part(r, ""), *part(r, "_H")] for r in runs
+    ]
     return [f"{v:,.1f}".removesuffix(".0") for v in np.mean(rows, 0)]
 
 
@@ -437,8 +427,7 @@ figures.table([*head, "$H$: sum", "equal weights", "counted"], rows, fold="The s
 # %% tags=["hide-input"]
 left, left_H = differences(today.values(), ""), differences(today.values(), "_H")
 kept, kept_H = differences(accounts.results, ""), differences(accounts.results, "_H")  # fmt: skip
-total = Estimate([np.sum(r["reasons"]) / np.asarray(r["counts"])[:, 1].sum() * 100 for r in accounts.results], "`account`")  # fmt: skip
-total_H = Estimate([np.sum(r["reasons_H"]) / np.asarray(r["counts_H"])[:, 1].sum() * 100 for r in accounts.results], "`account`")  # fmt: skip
+total = lambda key: Estimate([np.sum(r[f"reasons{key}"]) / np.asarray(r[f"counts{key}"])[:, 1].sum() * 100 for r in accounts.results], "`account`")  # fmt: skip
 say(
     """**This run.** The sum of the reasons misses at most {worst} zeros of $G$ in a network. Fitted examples add up to {faded} to the count
     at $10^{-12}$.
@@ -451,7 +440,7 @@ say(
     {total_H:.3f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: the loss stays the same along the curve, but unless the
     unit's gradient is zero the curve's own bend keeps its tangent from being a zero of $H$.""",
     worst=int(left[0].max()), faded=int(left[1].max()), whole=int((kept[0] == 0).sum()) if kept.size else None, moments=kept.shape[-1] if kept.size else None,
-    most=int(kept[0].max()) if kept.size else None, total=total, extra=int(kept[1].max()) if kept.size else None, total_H=total_H,
+    most=int(kept[0].max()) if kept.size else None, total=total(""), extra=int(kept[1].max()) if kept.size else None, total_H=total("_H"),
     extra_H=int(kept_H[1].max()) if kept.size else None,
 )  # fmt: skip
 
@@ -536,7 +525,7 @@ figures.figure(
 )  # fmt: skip
 
 
-# %%
+# %% tags=["hide-input"]
 found, kinds = {}, {
     "start": lambda r: r["share"][0], "end": lambda r: r["share"][-1],
     "missed": lambda r: r["norm_left"][-1] / r["norm_true"][-1], "usual": lambda r: r["norm_R"][-1] / r["norm_G"][-1],
@@ -544,8 +533,6 @@ found, kinds = {}, {
 for name, measure in kinds.items():
     for of, runs in (("d", relu), ("c", clusters)):
         found[f"{of}_{name}"] = Estimate(map(measure, runs), "`readings`")
-
-# %% tags=["hide-input"]
 say(
     """**This run.** $G_{\\text{true}}$ carries {here_start:.2f} of the trace of $G$ at the start and {here_end:.2f} at the end (the network has {fit}).
 
@@ -637,12 +624,10 @@ if p.scale == "quick":
 # %% [markdown]
 # ## Limits
 #
-# * 'Zero' means below $10^{-12}$ of the largest eigenvalue in double precision. In linear networks the next larger eigenvalue is far above; in trained ReLU
-#   networks fitted examples lie on both sides, which is why the account uses equal weights.
-# * The digits of 8 by 8 pixels are not those of the published ranks: ours come from another draw and another way of shrinking, and 23 pixels are made black. The formula depends
-#   on the data only through the rank.
-# * The theorem for linear networks is for networks without biases. The account of zeros is for fully connected ReLU networks with biases and one batch of examples.
-# * The networks of the last two sections have up to 1,630 parameters.
+# * 'Zero' means below $10^{-12}$ of the largest eigenvalue in double precision. In trained ReLU networks fitted examples lie on both sides of it.
+# * Our digits of 8 by 8 pixels are not those of the published ranks; the formula depends on the data through the rank of the inputs alone.
+# * The ranks are of networks without biases, the account of zeros is of fully connected ReLU networks with them. The networks of the last two sections have
+#   up to 1,630 parameters. The ReLU and tanh ranks are taken at the random start.
 #
 # ## Try it
 #
@@ -662,6 +647,4 @@ if p.scale == "quick":
 
 # %% tags=["hide-input"]
 verdicts("11_zeros")
-
-# %% tags=["hide-input"]
 foot(p, linear, bent, minima, accounts, read)
