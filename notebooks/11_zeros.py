@@ -138,12 +138,12 @@ figures.figure(
     alt=f"Rank against width for H, G and R: lines of the formulas, 27 published crosses, and our dots for {len(here)} widths of this run and stored ones.",
 )  # fmt: skip
 say(
-    """Of the {count} ranks of this run {agree} equal the formulas. Of $M = {m4}$ eigenvalues of $H$ at $m = 4$ the formula leaves {z4} at zero; the paper's $M - N$ is
-    {sagun}.
+    """Of the {count} ranks of this run {agree} equal the formulas. At $m = 4$, with $M = {m4}$, they leave {z4} zeros of $H$ and {g4} of
+    $G$; the paper's $M - N$ is {sagun}.
 
     Of the {stored} ranks of the stored runs (nine widths) {published} equal the published ones.""",
     agree=sum(r[f"rank_{k}"] == r[f"formula_{k}"] for r in here.values() for k in "HGR"), count=3 * len(here), stored=len(as_published) or None,
-    published=sum(as_published), m4=312, z4=312 - PUBLISHED["H"][0], sagun=212,
+    published=sum(as_published), m4=312, z4=312 - PUBLISHED["H"][0], g4=312 - PUBLISHED["G"][0], sagun=212,
 )  # fmt: skip
 
 # %% [markdown]
@@ -318,8 +318,8 @@ say(
 # One-hot targets are no targets in general position, and the theorem's $M - NC$ misses zeros. The entries of a one-hot vector sum to one. If there are more
 # examples than the 20 hidden units and the bias can fit with any output weights, $N > 21$, then outputs that sum to one on all examples need output weights
 # that sum to zero over the classes. The output matrix loses a rank, the sum of the outputs no longer depends on the first layer, and of its $N$
-# dimensions only 21 are left. So $H$ has $N - 21$ zeros more, which is the third line of the figure. At a random start $R$ is not zero, and
-# $H$ has few zeros besides those of the pixels that are black in all digits (crosses).
+# dimensions only 21 are left. So $H$ has $N - 21$ zeros more, which is the third line of the figure. At a random start $R$ is not zero, and the zeros of
+# $H$ are fewer (crosses): the directions orthogonal to all inputs, the bias among them, for each of the 20 units.
 #
 # ## Every zero of one network
 #
@@ -576,7 +576,7 @@ for value, name in ((GOE, "GOE"), (POISSON, "Poisson")):
     ax.axhline(value, color=figures.COLORS["theory"], ls="--", lw=1)
     ax.text(3.4, value + 0.003, name, ha="right", fontsize=8)
 ax.set_xticks(range(4), [*(n for n, _ in cases), "this run"], fontsize=8)
-ax.set_ylim(0.36, 0.6)
+ax.set(xlim=(-0.5, 3.5), ylim=(0.36, 0.6))
 ax.legend(fontsize=7, loc="center right")
 figures.figure(
     "fig_spacings", ax,
