@@ -98,21 +98,21 @@ def to_zero_loss(risk: EmpiricalRisk, tolerance: float = 1e-28, iterations: int 
 
 
 def chapter_network(name: str, seed: int) -> tuple[Tensor, Tensor, list[int], float, int]:
-    """Data and setting of a ReLU network of the book: inputs, labels, widths, step and iterations.
+    """Data and setting of a ReLU network as on the book's pages: inputs, labels, widths, step and iterations.
 
     Args:
         name: ``"spectrum"`` (Chapter 1), ``"pages"`` and ``"under"`` (Chapter 2, 50 and 800 digits of 7 by 7 pixels),
-            ``"clusters"`` (Chapter 3's five clusters, with units as in Chapter 1), ``"size"`` (Chapter 4, five units).
+            ``"clusters"`` (Chapter 3's five clusters, with units as in Chapter 1), ``"size"`` (Chapter 4).
         seed: of the digits or clusters.
     """
     if name == "clusters":
         data = blobs(1000, 5, 100, seed=seed)
-        return data.inputs, data.targets, [100, 6, 12, 5], 0.1, 5000
+        return data.inputs, data.targets, [100, 6, 12, 5], 0.1, 3000
     if name in ("pages", "under"):
         x, y = shrunk_digits(50 if name == "pages" else 800, seed)
         return x, y, [49, 6 if name == "pages" else 8, 10], 0.2, 3000
-    data, hidden = mnist(1000, seed=seed), {"spectrum": [6, 12], "size": [5]}[name]
-    return data.inputs, data.targets, [784, *hidden, 10], 0.1, 5000
+    data, hidden = mnist(200, seed=seed), {"spectrum": [4, 8], "size": [3]}[name]
+    return data.inputs, data.targets, [784, *hidden, 10], 0.1, 3000
 
 
 def live_units(risk: EmpiricalRisk) -> list[dict[str, Tensor]]:
