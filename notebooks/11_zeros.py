@@ -17,7 +17,7 @@
 # > zero ([Sagun et al. 2017](../book/references.md), Section 2.2, below Equation 5).
 #
 # The paper gives a lower bound. Later work asks for the number itself, and for some networks it is a theorem. This chapter counts the zeros of $H = G + R$ and of
-# both terms, compares the counts with these theorems and with published numbers, and accounts for the zeros of the networks of Chapters 1 to 4 one by one. An
+# both terms, compares the counts with these theorems and with published numbers, and accounts one by one for the zeros of small networks like those of Chapters 1 to 4. An
 # eigenvalue counts as zero if its magnitude is at most $10^{-12}$ of the largest; the rank is the number of the others. $C$ is the number of classes; [all symbols](../book/notation.md).
 
 # %% tags=["parameters", "hide-input"]
@@ -47,18 +47,19 @@ from hesslib.experiments.training import train
 from hesslib.experiments.zeros import (  # fmt: skip
     PUBLISHED,
     account,
+    at_minimum,
     chapter_network,
     digits_of_rank,
     linear_ranks,
     parts_at,
     spacing_ratios,
-    to_zero_loss,
     true_against_rest,
     unweighted,
     without_bias,
     zeros_of,
 )
 
+# %% tags=["hide-input"]
 p = resolve(
     globals(),
     widths=integers(1, 60, smoke=[4], quick=[4, 8, 12], paper=[4, 8, 12, 16]),
@@ -67,7 +68,6 @@ p = resolve(
     seed=integer(0),
     seeds=integer(1, smoke=3, quick=5, paper=5),
 )
-paper = p.scale == "paper"
 this_run(p)
 
 # %% [markdown]
@@ -83,8 +83,8 @@ this_run(p)
 # \operatorname{rank} H = \operatorname{rank} G + \operatorname{rank} R - q\,(2s - q) .
 # $$
 #
-# The number of examples does not occur, except through $r$. Their released code stores 27 ranks, for networks 64-$m$-$m$-10 on 100
-# digits of 8 by 8 pixels with $r = 41$. Our digits of that size have another rank, so we make all pixels black but the brightest 41.
+# The number of examples does not occur, except through $r$. Their released code stores 27 ranks, for networks 64-$m$-$m$-10 on 100 digits of 8 by 8 pixels with $r = 41$.
+# Our digits of that size have another rank, so we make all pixels black but the brightest 41.
 
 
 # %%
@@ -107,7 +107,7 @@ def ranks(activation, width, pixels, seed):
 # %%
 here = {w: ranks("linear", w, 41, p.seed) for w in p.widths}
 grid = [{"activation": "linear", "width": m, "pixels": 41, "seed": 1} for m in PUBLISHED["m"]]  # fmt: skip
-linear = Store().sweep("linear_rank", ranks, grid, run=paper)
+linear = Store().sweep("linear_rank", ranks, grid, run=p.scale == "paper")
 exact = lambda r: all(r[f"rank_{k}"] == r[f"formula_{k}"] for k in "HGR")
 as_published = [r[f"rank_{k}"] == dict(zip(PUBLISHED["m"], PUBLISHED[k]))[q["width"]]
                 for q, r in zip(linear.parameters, linear.results) for k in "HGR"]  # fmt: skip
@@ -155,7 +155,8 @@ say(
 # %%
 grid = [{"activation": a, "width": m, "pixels": 41, "seed": s}
         for a in ("relu", "tanh") for s in range(1, p.seeds + 1) for m in range(4, 25, 4)]  # fmt: skip
-bent = Store().sweep("activation_rank", ranks, grid, run=paper)
+bent = Store().sweep("activation_rank", ranks, grid, run=p.scale == "paper")
+smooth = [(m, r) for m in range(4, 25, 4) for r in bent.where(activation="tanh", width=m).results]  # fmt: skip
 
 
 # %%
@@ -170,7 +171,7 @@ def draw_bent(ax, key):
     """Rank over the formula's against width, for each activation."""
     for color, activation in zip(figures.SERIES[3:], ("relu", "tanh")):
         curves = [over(activation, key, m).values for m in range(4, 25, 4)]
-        if len({len(c) for c in curves} - {0}) == 1:
+        if bent and len({len(c) for c in curves}) == 1:
             figures.band(ax, range(4, 25, 4), np.transpose(curves), color, activation, marker="o")  # fmt: skip
     ax.axhline(1, color=figures.INK, lw=0.8)
     ax.set_yscale("log")
@@ -193,12 +194,14 @@ figures.figure(
 # %% tags=["hide-input"]
 say(
     """**Stored runs at the start.** For $H$ the rank is {relu4:.2f} of the formula with ReLU and {tanh4:.2f} with tanh at $m = 4$, and {relu24:.2f} and {tanh24:.2f}
-    at $m = 24$. The formula is no upper bound there. For $R$ with tanh it is off by {tanhR:.1f} at $m = 24$: the second derivative of tanh gives each
-    example a term of its own.
+    at $m = 24$: it is no upper bound there. With ReLU units that are inactive on many examples lower the rank of narrow networks. With tanh $H$ has the rank $M - 24m$ in
+    {full} of {of_all} runs: all zeros come from the 23 black pixels and the shift of the softmax, and hidden layers add none. The rank of $R$ is {tanhR:.2f} times the
+    formula's with tanh at $m = 24$, since the second derivative of tanh gives each example a term of its own.
 
     The eigenvalues beyond the formula are small but not zero. As many of the largest as the formula counts carry {carried_relu:.2f} % (ReLU) and
     {carried_tanh:.2f} % (tanh) of the sum of the magnitudes of $H$ at $m = 24$. In this sense the formula stays a good estimate.""",
-    relu4=over("relu", "H", 4), tanh4=over("tanh", "H", 4), relu24=over("relu", "H", 24), tanh24=over("tanh", "H", 24), tanhR=over("tanh", "R", 24),
+    relu4=over("relu", "H", 4), tanh4=over("tanh", "H", 4), relu24=over("relu", "H", 24), tanh24=over("tanh", "H", 24), tanhR=over("tanh", "R", 24), of_all=len(smooth) or None,
+    full=sum(r["rank_H"] == r["parameters"] - 24 * m for m, r in smooth),
     carried_relu=Estimate(100 * over("relu", "H", 24, name="carried").values, "`activation_rank`"),
     carried_tanh=Estimate(100 * over("tanh", "H", 24, name="carried").values, "`activation_rank`"),
 )  # fmt: skip
@@ -217,6 +220,7 @@ def magnitudes(activation, width, pixels, seed):
     return values, linear_ranks([width] * 2, r, 9)["H"]
 
 
+# %%
 def rank_moved(activation, width, pixels=41, seed=p.seed):
     """The spectrum of H with the rank that the formula gives."""
     values, formula = magnitudes(activation, width, pixels, seed)
@@ -244,34 +248,12 @@ explore(
 # output this is the paper's $M - N$, with an equals sign. We train tanh networks 49-20-$C$ to zero loss by damped Gauss-Newton steps, on three kinds
 # of targets: one real number, ten numbers drawn at random, and the one-hot vector of the class.
 
-
-# %%
-def at_minimum(targets, examples, seed):
-    """Zeros of H at a random start and at a global minimum of squared error."""
-    x, y = shrunk_digits(examples, seed)
-    x, eye = (x - x.mean(0)) / x.std(), torch.eye(10, dtype=x.dtype)
-    draw = torch.Generator().manual_seed(seed)
-    normal = torch.randn(examples, 10, generator=draw, dtype=x.dtype)
-    kinds = {"one": y[:, None].to(x) / 10, "random": normal, "one-hot": eye[y]}
-    t = kinds[targets]
-    model = fully_connected([49, 20, t.shape[1]], activation="tanh", seed=seed)
-    start = EmpiricalRisk(model, x, t, loss="mse")
-    end = to_zero_loss(start)
-    of = lambda risk: spectrum(risk.hessian(), progress=False).eigenvalues
-    values = [of(start), of(end)]
-    size = np.sort(np.abs(values[1]))[::-1]
-    zeros = [zeros_of(v) for v in values]
-    found = {"zeros": zeros, "parameters": len(size), "outputs": t.shape[1]}
-    last = size[len(size) - zeros[1] - 1] / size[0]
-    return found | {"loss": end.loss(), "last": last}
-
-
 # %%
 KINDS = {"one": "one output", "random": "ten outputs, any targets", "one-hot": "ten outputs, one-hot"}  # fmt: skip
-counts, few = [10, 20, 30, 40], [10, 30] if p.scale == "smoke" else [10, 20, 30]
+counts, few = [10, 20, 30, 40], [10, 30]
 near = {(k, n): at_minimum(k, n, p.seed) for k in KINDS for n in few}
-grid = [{"targets": k, "examples": n, "seed": s} for k in KINDS for n in counts for s in range(min(3, p.seeds))]  # fmt: skip
-minima = Store().sweep("nullity", at_minimum, grid, run=paper)
+grid = [{"targets": k, "examples": n, "seed": s} for k in KINDS for n in counts for s in range(p.seeds)]  # fmt: skip
+minima = Store().sweep("nullity", at_minimum, grid, run=p.scale == "paper")
 
 
 # %%
@@ -334,8 +316,7 @@ say(
 # * **Shifts** of all outputs, which the softmax ignores: one for each independent input of the last layer.
 # * **Examples**: $N$ examples give $G$ a rank of at most $N(C-1)$. What this bound promises beyond the others is counted here.
 #
-# The directions are independent, so their number is a lower bound. Once examples are fitted $G$ weighs them so little that they fall below $10^{-12}$. We
-# therefore also count the zeros of $\sum_n J_n^\top P J_n$, where $P$ removes the common shift and all examples weigh alike (`unweighted`).
+# The directions are independent, so their number is a lower bound. Fitted examples weigh so little in $G$ that they fall below $10^{-12}$. We therefore also count the zeros of $\sum_n J_n^\top P J_n$, where $P$ removes the common shift and all examples weigh alike (`unweighted`).
 
 
 # %%
@@ -358,15 +339,14 @@ def accounted(network, seed):
 
 
 # %%
-NETWORKS = {"spectrum": "784-4-8-10", "pages": "49-6-10", "under": "49-8-10",
-            "clusters": "100-6-12-5", "size": "784-3-10"}  # fmt: skip
+NETWORKS = {"spectrum": "784-4-8-10", "pages": "49-6-10", "under": "49-8-10", "clusters": "100-6-12-5", "size": "784-3-10"}  # fmt: skip
 today = {k: accounted(k, p.seed) for k in (["pages"] if p.scale == "smoke" else ["pages", "under"])}  # fmt: skip
 grid = [
     {"network": k, "seed": s}
     for k in NETWORKS
     for s in range(1, min(3, p.seeds) + 1)
 ]
-accounts = Store().sweep("account", accounted, grid, run=paper)
+accounts = Store().sweep("account", accounted, grid, run=p.scale == "paper")
 REASONS = ["black", "pairs", "dependent", "scaling", "undone", "shifts", "examples"]
 named = [(f"{NETWORKS[k]}, stored", accounts.where(network=k).results) for k in NETWORKS]  # fmt: skip
 named = [(n, r) for n, r in named if r] + [(f"{NETWORKS[k]}, this run", [r]) for k, r in today.items()]  # fmt: skip
@@ -398,7 +378,7 @@ for color, name in zip([*figures.SERIES, figures.GREYS[0]], REASONS):
 panels[1].legend(fontsize=7, loc="lower right")
 figures.figure(
     "fig_account", *panels,
-    caption="Zeros of $G$ by reason (bars; means over the runs) and as counted with equal weights (black lines), in networks as in Chapters 1 to 4.",
+    caption="Zeros of $G$ by reason (bars; means over the runs) and as counted with equal weights (black lines), in small networks like those of Chapters 1 to 4.",
     alt=f"Stacked bars of the zeros of G by seven reasons in per cent of all parameters, for {len(named)} sets of networks, with the counted zeros as lines at their ends.",
 )  # fmt: skip
 
@@ -411,6 +391,7 @@ def differences(runs, key):
                      [c[i, 0] - c[i, 1] for c, e in rows for i in (0, 1)]])  # fmt: skip
 
 
+# %%
 def cells(runs, i):
     """Means over runs: each reason of G, then sum, equal weights and count of G and of H."""
     part = lambda r, key: [np.sum(r[f"reasons{key}"], 1)[i], *np.asarray(r[f"counts{key}"])[i, ::-1]]  # fmt: skip
@@ -491,7 +472,7 @@ now = readings("digits", "relu", p.examples, p.iterations, p.seed)
 three = [("digits", "relu"), ("digits", "tanh"), ("clusters", "relu")]
 grid = [{"data": d, "activation": a, "examples": 300, "iterations": 3000, "seed": s}
         for d, a in three for s in range(1, p.seeds * (2 if (d, a) == three[0] else 1) + 1)]  # fmt: skip
-read = Store().sweep("readings", readings, grid, run=paper)
+read = Store().sweep("readings", readings, grid, run=p.scale == "paper")
 relu, tanh, clusters = (read.where(data=d, activation=a).results for d, a in three)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ from torch.nn import functional as F
 
 from ..curvature.jacobian import jacobian
 from ..curvature.risk import EmpiricalRisk
+from ..curvature.spectrum import spectrum
 from .data import blobs, mnist
 from .flatness import shrunk_digits
-from .models import ACTIVATIONS
+from .models import ACTIVATIONS, fully_connected
 
 # Ranks that the released code of Singh, Bachmann and Hofmann (2021) stores: bias-free linear networks 64-m-m-10 under
 # cross-entropy, 100 digits of 8 by 8 pixels whose matrix has rank 41.
@@ -95,6 +97,26 @@ def to_zero_loss(risk: EmpiricalRisk, tolerance: float = 1e-28, iterations: int 
                 break
             damping *= 10
     return risk
+
+
+def at_minimum(targets: str, examples: int, seed: int) -> dict[str, Any]:
+    """Zeros of H at a random start and at a global minimum of squared error."""
+    x, y = shrunk_digits(examples, seed)
+    x, eye = (x - x.mean(0)) / x.std(), torch.eye(10, dtype=x.dtype)
+    draw = torch.Generator().manual_seed(seed)
+    normal = torch.randn(examples, 10, generator=draw, dtype=x.dtype)
+    kinds = {"one": y[:, None].to(x) / 10, "random": normal, "one-hot": eye[y]}
+    t = kinds[targets]
+    model = fully_connected([49, 20, t.shape[1]], activation="tanh", seed=seed)
+    start = EmpiricalRisk(model, x, t, loss="mse")
+    end = to_zero_loss(start)
+    of = lambda risk: spectrum(risk.hessian(), progress=False).eigenvalues
+    values = [of(start), of(end)]
+    size = np.sort(np.abs(values[1]))[::-1]
+    zeros = [zeros_of(v) for v in values]
+    found = {"zeros": zeros, "parameters": len(size), "outputs": t.shape[1]}
+    last = size[len(size) - zeros[1] - 1] / size[0]
+    return found | {"loss": end.loss(), "last": last}
 
 
 def chapter_network(name: str, seed: int) -> tuple[Tensor, Tensor, list[int], float, int]:
