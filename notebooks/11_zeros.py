@@ -407,21 +407,24 @@ figures.table([*head, "$H$: sum", "equal weights", "counted"], rows, fold="The s
 
 # %% tags=["hide-input"]
 left, left_H = differences(today.values(), ""), differences(today.values(), "_H")
+hit_of = lambda names: [differences(accounts.where(network=k).results, "")[0] for k in names]  # fmt: skip
+tally = lambda v: (sum((one == 0).sum() for one in v), sum(len(one) for one in v))
+single, double = tally(hit_of(["pages", "under", "size"])), tally(hit_of(["spectrum", "clusters"]))  # fmt: skip
 kept, kept_H = differences(accounts.results, ""), differences(accounts.results, "_H")  # fmt: skip
 total = lambda key: Estimate([np.sum(r[f"reasons{key}"]) / np.asarray(r[f"counts{key}"])[:, 1].sum() * 100 for r in accounts.results], "`account`")  # fmt: skip
 say(
     """**This run.** The sum of the reasons misses at most {worst} zeros of $G$ in a network. Fitted examples add up to {faded} to the count
     at $10^{-12}$.
 
-    **Stored runs.** In {whole} of {moments} cases (five kinds of network, start and end) the sum equals the count; at most {most} zeros are missing. On average
-    the reasons explain {total:.3f} % of the zeros. The missing ones are directions in which several units move together and the next layers undo
-    what they do, where few examples are left to tell the units apart. Fitting adds up to {extra:,} zeros at the end.
+    **Stored runs.** With one hidden layer the sum equals the count in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
+    {two_all}, and up to {most} zeros are missing: changes of several units at once that the next layers undo and that no single unit explains. Over all
+    networks the reasons explain {total:.1f} % of the zeros. Fitting adds up to {extra:,} zeros at the end.
 
     For $H$ only the reasons that hold at second order count: black pixels, pairs, dependent inputs of the first layer, and shifts (`structural_zeros`). They explain
-    {total_H:.3f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: the loss stays the same along the curve, but unless the
+    {total_H:.1f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: the loss stays the same along the curve, but unless the
     unit's gradient is zero the curve's own bend keeps its tangent from being a zero of $H$.""",
-    worst=int(left[0].max()), faded=int(left[1].max()), whole=int((kept[0] == 0).sum()) if kept.size else None, moments=kept.shape[-1] if kept.size else None,
-    most=int(kept[0].max()) if kept.size else None, total=total(""), extra=int(kept[1].max()) if kept.size else None, total_H=total("_H"),
+    worst=int(left[0].max()), faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
+    two=int(double[0]), two_all=double[1] or None, most=int(kept[0].max()) if kept.size else None, total=total(""), extra=int(kept[1].max()) if kept.size else None, total_H=total("_H"),
     extra_H=int(kept_H[1].max()) if kept.size else None,
 )  # fmt: skip
 
@@ -471,7 +474,7 @@ def readings(data, activation, examples, iterations, seed):
 now = readings("digits", "relu", p.examples, p.iterations, p.seed)
 three = [("digits", "relu"), ("digits", "tanh"), ("clusters", "relu")]
 grid = [{"data": d, "activation": a, "examples": 300, "iterations": 3000, "seed": s}
-        for d, a in three for s in range(1, p.seeds * (2 if (d, a) == three[0] else 1) + 1)]  # fmt: skip
+        for (d, a), n in zip(three, (2 * p.seeds, 1, p.seeds)) for s in range(1, n + 1)]  # fmt: skip
 read = Store().sweep("readings", readings, grid, run=p.scale == "paper")
 relu, tanh, clusters = (read.where(data=d, activation=a).results for d, a in three)
 
@@ -541,7 +544,7 @@ draw = np.random.default_rng(p.seed)
 gaussian = [draw.standard_normal((300, 300)) for _ in range(10)]
 null = Estimate(spacing_ratios(np.linalg.eigvalsh(a + a.T)).mean() for a in gaussian)  # fmt: skip
 spacing = lambda runs, k, i: Estimate([r[f"spacing_{k}"][i] for r in runs], "`readings`")  # fmt: skip
-cases = [("digits, ReLU", relu), ("digits, tanh", tanh), ("clusters, ReLU", clusters)]  # fmt: skip
+cases = [("digits, ReLU", relu), ("digits, tanh, one run", tanh), ("clusters, ReLU", clusters)]  # fmt: skip
 
 # %% tags=["hide-input"]
 ax = figures.panel("", "", "mean ratio of neighbouring spacings")
