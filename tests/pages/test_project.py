@@ -56,7 +56,7 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3990,
     "theory": 490,
-    "experiments": 1443,
+    "experiments": 1721,
     "book": 3689,
     "": 447,
 }
