@@ -56,7 +56,7 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3980,
     "theory": 490,
-    "experiments": 1402,
+    "experiments": 1690,
     "book": 3627,
     "": 447,
 }
