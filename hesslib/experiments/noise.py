@@ -17,7 +17,7 @@ from ..curvature.lanczos import top_eigenpairs
 from ..curvature.risk import EmpiricalRisk
 from .data import mnist
 from .flatness import shrunk_digits
-from .levels import passages
+from .levels import hessian_products, passages
 from .models import convolutional, fully_connected
 from .training import batches_of
 
@@ -115,19 +115,20 @@ def stochastic_edge(
 def batches_of_pictures(
     batch: int, step_size: float, levels: Sequence[float], *, examples: int, limit: int, seed: int, draws: int = 100
 ) -> dict[str, np.ndarray]:
-    """The runs of Chapter 5 on digits, cross-entropy, in float32: batch sharpness where a level of the loss is reached.
+    """The runs of Chapter 5 on digits, cross-entropy, in float32: sharpness of all and of batches at levels of the loss.
 
     The network is ``convolutional()``, the order of the examples that of ``seed``.
     """
     data, model = mnist(examples, seed=seed), convolutional(seed=seed).float()
     x = data.inputs.view(-1, 1, 28, 28).float().contiguous(memory_format=torch.channels_last)
     options = {"step_size": step_size, "batch_size": batch, "seed": seed, "iterations": limit, "limit": limit}
-    found = np.full((len(levels), 3), np.nan)
+    found = np.full((len(levels), 4), np.nan)
     for stop, iteration, loss in passages(model, x, data.targets, levels=levels, **options):  # type: ignore[arg-type]
         if 0 < stop <= len(levels):
-            risk = EmpiricalRisk(model, x, data.targets)
-            found[stop - 1] = [iteration, loss, batch_sharpness(risk, batch, draws, seed)]
-    return dict(zip(("iterations", "losses", "batch_sharpness"), found.T, strict=True))
+            op, risk = hessian_products(model, x, data.targets), EmpiricalRisk(model, x, data.targets)
+            top = top_eigenpairs(op, 1, tolerance=1e-2, progress=False).eigenvalues[0]
+            found[stop - 1] = [iteration, loss, top, batch_sharpness(risk, batch, draws, seed)]
+    return dict(zip(("iterations", "losses", "sharpness", "batch_sharpness"), found.T, strict=True))
 
 
 def subspaces(

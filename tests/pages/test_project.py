@@ -56,7 +56,7 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3980,
     "theory": 490,
-    "experiments": 1690,
+    "experiments": 1691,
     "book": 3627,
     "": 447,
 }
