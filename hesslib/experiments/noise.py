@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vjp, vmap
 from torch.nn import functional as F
 from torch.nn.utils import vector_to_parameters
@@ -115,7 +115,7 @@ def stochastic_edge(
 def batches_of_pictures(
     batch: int, step_size: float, levels: Sequence[float], *, examples: int, limit: int, seed: int, draws: int = 100
 ) -> dict[str, np.ndarray]:
-    """The runs of Chapter 5 on digits, cross-entropy, in float32: sharpness of all and of batches at levels of the loss.
+    """The runs of Chapter 5 on digits, cross-entropy, in float32: both sharpnesses at levels of the loss.
 
     The network is ``convolutional()``, the order of the examples that of ``seed``.
     """
@@ -250,7 +250,7 @@ def against_exact(
     return [
         float((matrix - exact).norm() / exact.norm()),
         float((leading - values[-1] * vectors[:, -1]).norm() / values[-1]),
-        float(found[-1]), float(found[-10]), float(found[0]), float((found < -negative).double().mean()),
+        float(found[-1]), float(found[-10:][0]), float(found[0]), float((found < -negative).double().mean()),
     ]  # fmt: skip
 
 
@@ -283,6 +283,6 @@ def differences(
 def single_precision(risk: EmpiricalRisk) -> EmpiricalRisk:
     """The same risk in float32."""
     x, y = risk.batches[0]
-    model = nn.Sequential(*risk.model).float()
+    model = copy.deepcopy(risk.model).float()
     vector_to_parameters(risk.vector.float(), model.parameters())
     return EmpiricalRisk(model, x.float(), y.float(), risk.loss_name)
