@@ -105,27 +105,27 @@ grid = [{**asked, "batch": b, "seed": s} for b in BATCHES for s in runs]
 edge = Store().sweep("stochastic_edge", stochastic_edge, grid, run=paper, jobs=2)
 
 # %% tags=["hide-input"]
-SIZES = sorted({*p.batches, *BATCHES})
-COLOR = dict(zip(SIZES, figures.SERIES * 9))
+COLOR = dict(zip(BATCHES, figures.SERIES))
+OTHERS = sorted({*p.batches, p.examples, min(16, p.examples)} - set(BATCHES))
+COLOR |= dict(zip(OTHERS, figures.GREYS * 9))
 SHOWN = [8, 32, 512]
 
 
+# %%
 def draw_edge(ax, found):
     """Sharpness (lines) and batch sharpness (dashed) in units of 2 / step: (step, {batch: runs})."""
     t, runs_of = found
     for b, results in runs_of.items():
-        when, lines = (
-            results[0]["moments"],
-            {"sharpness": "-", "batch_sharpness": "--"},
-        )
-        for key, style in lines.items():
+        for key, style in ("sharpness", "-"), ("batch_sharpness", "--"):
             curves = [r[key] * t / 2 for r in results]
             name = f"B = {b}" if style == "-" else ""
+            when = results[0]["moments"]
             figures.band(ax, when, curves, COLOR[b], name, ls=style, lw=1.2)
     ax.axhline(1, color=figures.INK, lw=1, ls=":")
     ax.legend(loc="lower right", fontsize=8)
 
 
+# %%
 def by_batch(sweep, sizes):
     """The results of a sweep by batch, those that are there and stayed finite."""
     found = {b: sweep.where(batch=b).results for b in sizes}
@@ -262,6 +262,7 @@ def batch_moved(batch, step=2.0, seed=p.seed):
     return f"Batches of {batch}, step {step:g}: at the end the largest eigenvalue is {top:.2f} and the batch sharpness {own:.2f}.", ax  # fmt: skip
 
 
+# %% tags=["hide-input"]
 explore(
     batch_moved, {"batch": [4, 8, 16, 32, 64]}, name="fig_explore_batch",
     alt="Largest eigenvalue and batch sharpness along SGD, in units of two over the step, with a line at 1.",
@@ -285,7 +286,6 @@ small, whole = min(16, p.examples), p.examples
 mine = {b: attempted("cross_entropy", 0.5, b, **short_of) for b in (small, whole)}
 
 # %% tags=["hide-input"]
-COLOR |= {16: figures.SERIES[0], small: figures.SERIES[0], 512: figures.SERIES[1], whole: figures.SERIES[1]}  # fmt: skip
 stored = by_batch(entropy, (16, 512))
 figures.figure(
     "fig_entropy_edge",
