@@ -78,7 +78,7 @@ from hesslib.experiments.noise import (
 #
 # $$S_B = \frac{\mathbb E\; g_B^\top H_B\, g_B}{\mathbb E\; \|g_B\|^2}$$
 #
-# is below $2/\eta$. Andreyev and Beneventano (2024) find that under SGD $S_B$, and not the largest eigenvalue of $H$, rises to $2/\eta$ and stays
+# is below $2/\eta$. [Andreyev and Beneventano (2024)](../book/references.md) find that under SGD $S_B$, and not the largest eigenvalue of $H$, rises to $2/\eta$ and stays
 # there. With $B = N$ the two edges are one. We train the tanh network of Chapter 10 (49-30-30-10, squared error) with batches that are reshuffled each
 # epoch, and follow the *sharpness*, the largest eigenvalue of $H$, and $S_B$ over 100 batches.
 
@@ -182,7 +182,7 @@ figures.table([*head, "loss at the end, thousandths", "runs"], rows)
 # of that very batch is large. So its steps come to the edge where the largest eigenvalue of the whole loss still lies below it, the lower the
 # smaller the batch. For large batches the two are nearly one.
 #
-# Liao et al. (2026) derive that the gap between the largest eigenvalue and its value under gradient descent is proportional to the variance of the
+# [Liao et al. (2026)](../book/references.md) derive that the gap between the largest eigenvalue and its value under gradient descent is proportional to the variance of the
 # gradients, thus to $1/B$, and fit a slope to their own measurements.
 
 
@@ -257,7 +257,7 @@ def batch_moved(batch, step=2.0, seed=p.seed):
     if not np.isfinite(r["losses"][-1]):
         return f"Batches of {batch}, step {step:g}: the run leaves the finite numbers.", ax  # fmt: skip
     top, own = (
-        np.mean(r[k][-8:]) * step / 2 for k in ("sharpness", "batch_sharpness")
+        np.mean(r[k][-5:]) * step / 2 for k in ("sharpness", "batch_sharpness")
     )
     return f"Batches of {batch}, step {step:g}: at the end the largest eigenvalue is {top:.2f} and the batch sharpness {own:.2f}.", ax  # fmt: skip
 
@@ -348,8 +348,8 @@ say(
 # %% [markdown]
 # ## What the leading directions do
 #
-# In Chapter 10 a large share of the gradient lies in the span of the leading eigenvectors. It does not follow that training happens there. Song et al.
-# (2025) go on from one point in three ways: with the whole step of SGD, with its part within the $C$ leading eigenvectors, and with the rest.
+# In Chapter 10 a large share of the gradient lies in the span of the leading eigenvectors. It does not follow that training happens there.
+# [Song et al. (2025)](../book/references.md) go on from one point in three ways: with the whole step of SGD, with its part within the $C$ leading eigenvectors, and with the rest.
 # They report that the first part does not reduce the loss further and that the rest trains as well as the whole. Here $C = 10$, batches of 32, a step of 1,
 # squared error; the eigenvectors are computed anew every 20 steps.
 
@@ -408,7 +408,7 @@ say(
 # ## The edge of Adam
 #
 # Adam divides by $P = \operatorname{diag}(\sqrt{\hat v} + 10^{-8})$ and smooths gradients with $\beta_1 = 0.9$. With $P$ fixed it is stable on a quadratic loss up
-# to a largest eigenvalue of $P^{-1/2} H P^{-1/2}$ of $(2 + 2\beta_1) / ((1 - \beta_1)\,\eta) = 38/\eta$ (Cohen et al. 2022), who find that
+# to a largest eigenvalue of $P^{-1/2} H P^{-1/2}$ of $(2 + 2\beta_1) / ((1 - \beta_1)\,\eta) = 38/\eta$. [Cohen et al. (2022)](../book/references.md) find that
 # full-batch training settles there. Here: the same network, squared error, all examples.
 
 # %%
