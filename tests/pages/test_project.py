@@ -57,7 +57,7 @@ BUDGETS = {
     "curvature": 3990,
     "theory": 490,
     "experiments": 1691,
-    "book": 3627,
+    "book": 3640,
     "": 447,
 }
 
