@@ -79,7 +79,7 @@ def _closures_of(commit: str) -> set[str]:
 
 
 def _imported_at(label: dict[str, Any]) -> str | None:
-    """The closure, at a label's commit, of the function that a chapter now imports; a run may be older than its chapter."""
+    """The closure, at a label's commit, of the function a chapter now imports; a run may be older than its chapter."""
     now, then = closures.tree(), closures.tree_at(label["commit"])
     made = closures.experiments(now)[label["name"]]
     for node in ast.parse(now.read(f"notebooks/{made.chapter}.py") or "").body:
