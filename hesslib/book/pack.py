@@ -81,9 +81,9 @@ def _closures_of(commit: str) -> set[str]:
 def _imported_at(label: dict[str, Any]) -> str | None:
     """The closure, at a label's commit, of the function a chapter now imports; a run may be older than its chapter."""
     now, then = closures.tree(), closures.tree_at(label["commit"])
-    made = closures.experiments(now)[label["name"]]
-    for node in ast.parse(now.read(f"notebooks/{made.chapter}.py") or "").body:
-        if isinstance(node, ast.ImportFrom) and node.module and made.function in {a.name for a in node.names}:
+    made = closures.experiments(now).get(label["name"])
+    for node in ast.parse(now.read(f"notebooks/{made.chapter}.py") or "").body if made else []:
+        if made and isinstance(node, ast.ImportFrom) and node.module and made.function in {a.name for a in node.names}:
             home = then.module(node.module) if then else None
             return then.closure(node.module, made.function) if then and home and made.function in home.binders else None
     return None
