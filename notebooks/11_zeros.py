@@ -296,7 +296,7 @@ say(
     than 21 examples {flat} of {wide} have $N - 21$ zeros more than $M - NC$, as explained below. The smallest eigenvalue that is not zero is at least
     {last:.0e} of the largest there.""",
     reached=reached, tried=len(near), hit=hit, stored=len(minima) or None, fell=fell, met=sum(met),
-    wide=len(wide) or None, flat=sum(m - z > 0 for z, m in wide),
+    wide=len(wide) or None, flat=sum(zeros > least for least, zeros in wide),
     last=Estimate([min(r["last"] for r in minima.results if r["loss"] < 1e-24)] if fell else [], "`nullity`"),
 )  # fmt: skip
 
