@@ -56,8 +56,8 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3990,
     "theory": 490,
-    "experiments": 1761,
-    "book": 3627,
+    "experiments": 2368,
+    "book": 3702,
     "": 447,
 }
 
