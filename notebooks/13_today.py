@@ -98,7 +98,7 @@ from hesslib.experiments.today import (  # fmt: skip
 
 # %%
 def sizes(network, width, examples, iterations):
-    """What a network takes: three quarters of the width, or a quarter of the examples."""
+    """The sizes that a network takes."""
     channels = max(2, width * 3 // 4)
     return {
         "network": network,
@@ -139,7 +139,11 @@ figures.table([*head, "right, %"], rows)
 # The figures rank the magnitudes of all eigenvalues of $H$, before and after training; rings are negative ones. The line stands at rank $C$.
 
 # %%
-COLOR = {"start": figures.COLORS["start"], "SGD": figures.GREYS[1], "AdamW": figures.COLORS["end"]}  # fmt: skip
+COLOR = {
+    "start": figures.COLORS["start"],
+    "SGD": figures.GREYS[1],
+    "AdamW": figures.COLORS["end"],
+}
 
 
 def draw_spectra(found, network):
@@ -157,7 +161,9 @@ def draw_spectra(found, network):
 def of_seed(seed):
     """The stored runs of a seed by network and moment."""
     part = stored.where(seed=seed)
-    return {(q["network"], q["after"]): r for q, r in zip(part.parameters, part.results)}  # fmt: skip
+    return {
+        (q["network"], q["after"]): r for q, r in zip(part.parameters, part.results)
+    }
 
 
 # %% tags=["hide-input"]
@@ -214,7 +220,7 @@ figures.table(
 
 # %%
 def close(results, key):
-    """In how many runs the number of outliers is within one of the number of classes."""
+    """In how many runs the outliers number the classes, within one."""
     count = lambda r: count_outliers(np.asarray(r[key], dtype=float), "ratio")
     return sum(abs(count(r) - r["classes"]) <= 1 for r in results)
 
@@ -245,7 +251,12 @@ say(
 # 5,561 parameters, with 60 digits or 128 characters.
 
 # %%
-WIDE = {"residual": (12, 60), "normalised": (12, 60), "vision": (16, 60), "language": (16, 8)}  # fmt: skip
+WIDE = {
+    "residual": (12, 60),
+    "normalised": (12, 60),
+    "vision": (16, 60),
+    "language": (16, 8),
+}
 wide = {n: {"network": n, "width": w, "examples": e} for n, (w, e) in WIDE.items()}
 runs = [(n, a, s) for s in range(p.seeds) for n in NETWORKS for a in MOMENTS[::2]]
 grid = [{**wide[n], "iterations": 300, "after": a, "seed": s} for n, a, s in runs]
@@ -258,6 +269,7 @@ def drop(r, at):
     return r["ggn"][-at] / r["ggn"][-at - 1]
 
 
+# %%
 rows = []
 for n in NETWORKS:
     for after in MOMENTS[::2]:
@@ -267,7 +279,8 @@ for n in NETWORKS:
         falls = [Estimate(drop(r, at) for r in part) for at in (c - 1, c)]
         m = f"{part[0]['parameters']:,}" if part else ""
         numbers = [f"{count:.0f}", *(f"{f:.2f}" for f in falls)]
-        rows.append([n, after, m, f"{Estimate(r['loss'] for r in part):.2g}", c or "", *numbers])  # fmt: skip
+        loss = f"{Estimate(r['loss'] for r in part):.2g}"
+        rows.append([n, after, m, loss, c or "", *numbers])
 
 # %% tags=["hide-input"]
 head = ["stored runs", "after", "$M$", "loss", "$C$", "outliers of $G$"]
@@ -294,15 +307,16 @@ NAME = {3: "query and key", 2: "value and mix", 4: "first", 5: "last", 0: "other
 
 def draw_blocks(found, network):
     """A panel: the spectrum of each block, a line a block, coloured by its kind."""
-    ax = figures.panel(network, "share of the ranks", "magnitude", yscale="log", ylim=(1e-9, 10))  # fmt: skip
+    ax = figures.panel(network, "share of the ranks", "magnitude")
+    ax.set(yscale="log", ylim=(1e-9, 10))
     r, seen = found[network, "start"], set()
     ends = np.cumsum(r["sizes"])
-    for name, values in zip(
-        r["blocks"], np.split(r["block_eigenvalues"], ends[:-1])
-    ):
+    parts = np.split(r["block_eigenvalues"], ends[:-1])
+    for name, values in zip(r["blocks"], parts):
         kind = next((k for part, k in KIND.items() if part in str(name)), 0)
         size = np.sort(np.abs(values))[::-1]
-        x, y = figures.thin(np.arange(1, len(size) + 1) / len(size), np.maximum(size, 1e-12), 60)  # fmt: skip
+        x = np.arange(1, len(size) + 1) / len(size)
+        x, y = figures.thin(x, np.maximum(size, 1e-12), 60)
         label = None if kind in seen else NAME[kind]
         ax.plot(x, y, color=figures.SERIES[kind], lw=1, label=label)
         seen.add(kind)
@@ -321,16 +335,20 @@ figures.figure(
 
 # %%
 def unlike(results):
-    """Mean distance between the blocks' spectra, and the blocks' share of the squared norm."""
+    """Mean distance of the blocks' spectra; share of the squared norm."""
     shares = [(r["inner_norm"] / r["norms"][0]) ** 2 for r in results]
     return Estimate(r["unlikeness"] for r in results), Estimate(shares)
 
 
+# %%
 rows, apart = [], {}
 for n in NETWORKS:
     part = [unlike(stored.where(network=n, after=a).results) for a in MOMENTS]
     apart[n] = Estimate(part[0][0].values, stored.label)
-    current = [here[n, a]["unlikeness"] if n in ours else None for a in ("start", p.optimizer)]  # fmt: skip
+    current = [
+        here[n, a]["unlikeness"] if n in ours else None
+        for a in ("start", p.optimizer)
+    ]
     cells = [f"{u:.2f}" for u, _ in part] + [
         f"{part[0][1]:.2f}",
         f"{part[2][1]:.2f}",
@@ -372,14 +390,18 @@ grid = [{"classes": c, "seed": s, **trial} for s in range(p.seeds) for c in coun
 grown = Store().sweep("today_classes", class_blocks, grid, run=paper)
 
 # %%
-KINDS = {"linear": figures.COLORS["G"], "output": figures.SERIES[3], "hidden": figures.SERIES[2]}  # fmt: skip
-growth = figures.panel("", "classes", "off the diagonal over on it", xscale="log", yscale="log")  # fmt: skip
-for kind, color in KINDS.items():
-    growth.plot(list(now), [now[c][kind] for c in now], "o", color=color, label=f"{kind}, this run")  # fmt: skip
+growth = figures.panel("", "classes", "off the diagonal over on it")
+kinds_of = ("linear", "output", "hidden")
+for color, kind in zip(figures.SERIES[1:], kinds_of):
+    dots = [now[c][kind] for c in now]
+    growth.plot(list(now), dots, "o", color=color, label=f"{kind}, this run")
     if len(grown) == len(grid):
-        curves = [[float(r[kind]) for r in grown.where(seed=s).results] for s in range(p.seeds)]  # fmt: skip
+        each = [grown.where(seed=s).results for s in range(p.seeds)]
+        curves = [[float(r[kind]) for r in one] for one in each]
         figures.band(growth, counts, curves, color, f"{kind}, stored")
-growth.plot(counts, [1 / (c - 1) for c in counts], color=figures.INK, ls="--", lw=1, label="1 / (C − 1)")  # fmt: skip
+even = [1 / (c - 1) for c in counts]
+growth.plot(counts, even, "--", color=figures.INK, lw=1, label="1 / (C − 1)")
+growth.set(xscale="log", yscale="log")
 growth.legend(fontsize=8)
 
 # %% tags=["hide-input"]
@@ -438,13 +460,16 @@ lines = {
     for n in ours
 }
 runs = [(n, o, s) for s in range(p.seeds) for n in NETWORKS for o in MOMENTS[1:]]
-grid = [{**standard[n], "iterations": 200, "optimizer": o, "seed": s} for n, o, s in runs]  # fmt: skip
+grid = [
+    {**standard[n], "iterations": 200, "optimizer": o, "seed": s}
+    for n, o, s in runs
+]
 walks = Store().sweep("today_line", joined, grid, run=paper, jobs=2)
 
 
 # %%
 def draw_lines(ax, found):
-    """Loss on the line to the small batch that follows (full) and to the one apart (dotted)."""
+    """Loss on the line to the batch that follows (full) or is apart."""
     for color, n in zip(figures.SERIES[2:], found):
         t, losses = found[n]["positions"], found[n]["losses"]
         ax.plot(t, losses[0], color=color, label=n)
@@ -470,7 +495,10 @@ for n in NETWORKS:
         ends = [
             Estimate(r["losses"][i][j] for r in part) for i, j in ((0, 0), (0, -1))
         ]
-        over = [Estimate(100 * r["barriers"][i] / np.log(r["classes"]) for r in part) for i in (0, 1)]  # fmt: skip
+        over = [
+            Estimate(100 * r["barriers"][i] / np.log(r["classes"]) for r in part)
+            for i in (0, 1)
+        ]
         rows.append(
             [n, o, *(f"{e:.2g}" for e in ends), *(f"{b:.2g}" for b in over)]
         )
@@ -490,7 +518,8 @@ small = network_of("language", 4, c, 0).eval()
 risk = EmpiricalRisk(small, x, y)
 g, h = gauss_newton(risk), risk.hessian().to_dense(progress=False)
 exact = torch.linalg.eigvalsh(g).numpy()
-error = np.abs(exact - ggn_spectrum(risk.ggn(), progress=False).eigenvalues).max() / exact[-1]  # fmt: skip
+other = ggn_spectrum(risk.ggn(), progress=False).eigenvalues
+error = np.abs(exact - other).max() / exact[-1]
 v = torch.ones(len(h), dtype=h.dtype)
 rest = float((risk.residual() @ v - (h - g) @ v).norm() / (h @ v).norm())
 later = x.clone()
@@ -508,8 +537,15 @@ check("H - G is R as an operator of its own, to 1e-9", rest, below=1e-9)
 check(
     "a character's outputs do not depend on later ones, to 1e-12", seen, below=1e-12
 )
-check("equal probabilities: blocks off the diagonal 1 / (C - 1), to 1e-9", abs(share - 1), below=1e-9)  # fmt: skip
-check("the text has 823 characters, 25 of them different", (len(zen()), len(set(zen()))) == (823, 25))  # fmt: skip
+check(
+    "equal probabilities: blocks off the diagonal 1 / (C - 1), to 1e-9",
+    abs(share - 1),
+    below=1e-9,
+)
+check(
+    "the text has 823 characters, 25 of them different",
+    (len(zen()), len(set(zen()))) == (823, 25),
+)
 
 # %% [markdown]
 # ## Limits
