@@ -310,8 +310,7 @@ def draw_blocks(found, network):
     ax = figures.panel(network, "share of the ranks", "magnitude")
     ax.set(yscale="log", ylim=(1e-9, 10))
     r, seen = found[network, "start"], set()
-    ends = np.cumsum(r["sizes"])
-    parts = np.split(r["block_eigenvalues"], ends[:-1])
+    parts = np.split(r["block_eigenvalues"], np.cumsum(r["sizes"])[:-1])
     for name, values in zip(r["blocks"], parts):
         kind = next((k for part, k in KIND.items() if part in str(name)), 0)
         size = np.sort(np.abs(values))[::-1]
