@@ -54,7 +54,7 @@ def test_what_our_commands_make_is_marked_as_made():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 3990,
+    "curvature": 3985,
     "theory": 490,
     "experiments": 2368,
     "book": 3702,
