@@ -142,7 +142,8 @@ def moment(step, hidden=p.hidden, seed=p.seed):
     right = int((found == targets.numpy()).sum())
     large = int((values > 0.1 * values[-1]).sum())
     sentence = (
-        f"Step {step:,}, loss {loss:.3f}: {right} of {p.examples} points are right. Of {len(values)} eigenvalues {large} "
+        f"Step {step:,}, loss {loss:.3f}: {right} of {p.examples} points are right. "
+        f"Of {len(values)} eigenvalues {large} "
         f"are above a tenth of the largest, and the lowest is {values[0]:.2g}."
     )
     decision = draw_decision(weights, hidden, inputs.numpy(), targets.numpy())
@@ -269,7 +270,7 @@ for h, color in ((10, figures.SERIES[1]), (70, figures.SERIES[0])):
     for v in widths[h][:1]:
         figures.ranked(wide, v, color=color, label=f"{h} units")
 entries = list(zip(*wide.get_legend_handles_labels()))
-wide.legend(*zip(*[e for e in entries if "neg" not in e[1]]), loc="lower left")
+_ = wide.legend(*zip(*[e for e in entries if "neg" not in e[1]]), loc="lower left")
 
 # %% tags=["end"]
 leading = figures.panel("3  clusters", "rank", "over the largest", **third)

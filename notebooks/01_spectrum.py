@@ -32,6 +32,8 @@ seed: int = 0  # of the digits or clusters and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %% tags=["hide-input"]
+# fmt: off
+# isort: off
 import numpy as np
 from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from hesslib.book import figures
@@ -41,13 +43,8 @@ from hesslib.book.parameters import choice, integer, integers, real, resolve
 from hesslib.book.store import Store
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
 from hesslib.experiments.data import blobs, mnist
-from hesslib.experiments.flatness import (
-    directions,
-    finite_curvature,
-    newton_descent,
-    shrunk_digits,
-    structural_zeros,
-)
+from hesslib.experiments.flatness import directions, finite_curvature, newton_descent
+from hesslib.experiments.flatness import shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import accuracy, train
 
@@ -76,11 +73,8 @@ def trained(data, hidden, examples, iterations, step_size, seed):
     sizes = [dataset.dimension, *hidden, dataset.classes]
     model = fully_connected(sizes, seed=seed)
     moments = np.unique(np.geomspace(1, iterations, 8).astype(int)).tolist()
-    options = {
-        "step_size": step_size,
-        "iterations": iterations,
-        "record": [0, *moments],
-    }
+    options = {"step_size": step_size, "iterations": iterations,
+               "record": [0, *moments]}
     history = train(model, dataset.inputs, dataset.targets, **options)
     risk = EmpiricalRisk(model, dataset.inputs, dataset.targets)
     on_train = accuracy(model, dataset.inputs, dataset.targets)
@@ -93,17 +87,17 @@ def trained(data, hidden, examples, iterations, step_size, seed):
 # exactly, finds all eigenvalues and certifies them. We do this at several moments of training.
 
 # %%
-names = ("data", "hidden", "examples", "iterations", "step_size")
-setting = {name: getattr(p, name) for name in names}
+setting = {k: v for k, v in vars(p).items() if k not in ("scale", "seed", "seeds")}
 dataset, risk, history, scores = trained(**setting, seed=p.seed)
 kept = sorted({*range(0, len(history.iterations), 2), len(history.iterations) - 1})
 iterations = [history.iterations[i] for i in kept]
 spectra = [spectrum(risk.at(history.parameters[i]).hessian()) for i in kept]
 start, end = spectra[0].eigenvalues, spectra[-1].eigenvalues
 m, n, classes = risk.num_parameters, risk.num_examples, dataset.classes
-fitted = learnt(history.losses[-1], classes)
+losses = history.losses
+fitted = learnt(losses[-1], classes)
 print(f"M = {m:,} parameters, N = {n:,} {dataset.name}")
-print(f"loss {history.losses[0]:.4f} at the start, {history.losses[-1]:.4f} at the end")  # fmt: skip
+print(f"loss {losses[0]:.4f} at the start, {losses[-1]:.4f} at the end")
 print(f"accuracy: training set {scores[0]:.3f}, test set {scores[1]:.3f}")
 
 
@@ -113,22 +107,26 @@ def share(values, size=1e-3):
     return float((np.abs(values) < size * np.abs(values).max()).mean())
 
 
-dots = figures.panel("magnitudes from the largest")
-linear = figures.panel("as in the paper", "rank of the eigenvalue", "eigenvalue")
+dots = figures.panel("magnitudes from the largest", size=figures.THIRD)
+linear = figures.panel("as in the paper", "rank of the eigenvalue", "eigenvalue", figures.THIRD)
+dense = figures.panel("as a density", "eigenvalue", "density", figures.THIRD)
 for name, values in (("start", start), ("end", end)):
     figures.ranked(dots, values, figures.COLORS[name], name)
-    linear.plot(*figures.thin(np.arange(1, m + 1), values), color=figures.COLORS[name], label=name)  # fmt: skip
-for ax in (dots, linear):
-    ax.legend(loc="lower left" if ax is dots else "upper left")
+    linear.plot(*figures.thin(np.arange(1, m + 1), values), color=figures.COLORS[name], label=name)
+    figures.smooth_density(dense, values, figures.COLORS[name], name)
+for ax, place in ((dots, "lower left"), (linear, "upper left"), (dense, "upper right")):
+    ax.legend(loc=place)
 figures.thousands(linear)
 figures.figure(
-    "fig_spectrum", dots, linear,
+    "fig_spectrum", dots, linear, dense,
     caption=f"All {m:,} eigenvalues of the Hessian at a random start and after {history.iterations[-1]:,} iterations of gradient descent "
     "(the paper's Figure 1). Left: magnitudes against rank from the largest, negative eigenvalues as rings; magnitudes below $10^{-14}$ "
-    "of the largest are left out. Right: in ascending order on a linear axis.",
+    "of the largest are left out. Middle: in ascending order on a linear axis. Right: as a density, in which each eigenvalue is a normal "
+    "curve with a width of a hundredth of the largest; the lowest bumps are single eigenvalues.",
     alt=f"Left, magnitudes of {m:,} eigenvalues against their rank on logarithmic axes, at the start and at the end of training; negative "
-    f"ones are rings. Right, all in ascending order: {100 * share(end):.0f} % of the curve at the end lie flat at zero.",
-)  # fmt: skip
+    f"ones are rings. Middle, all in ascending order: {100 * share(end):.0f} % of the curve at the end lie flat at zero. Right, their "
+    "density on a logarithmic axis, with its peak at zero.",
+)
 
 # %% tags=["hide-input"]
 fit = f"{'The examples are fitted' if fitted else 'This network has not learnt'}: the training loss at the end is {history.losses[-1]:.2g}, "
@@ -145,7 +143,7 @@ say(
     fit=fit, M=m, bulk_start=100 * share(start), bulk_end=100 * share(end), top_start=start[-1], top_end=end[-1],
     above_start=round(m * (1 - share(start))), above_end=round(m * (1 - share(end))), low_start=-start[0] / np.abs(start).max(),
     low_end=-end[0] / np.abs(end).max(), negative_end=int((end < -1e-10).sum()), gradient=history.gradient_norms[-1],
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## What an eigenvalue is
@@ -192,14 +190,14 @@ def draw_walks(ax, walk):
 
 panels = figures.here_and_stored(
     draw_walks, *walks, "start", "end", xlabel="distance t along the eigenvector", ylabel="change of the loss, less its slope"
-)  # fmt: skip
+)
 figures.figure(
     "fig_walks", *panels,
     caption="The loss along three eigenvectors (solid; the linear part is taken off) and the parabolas $\\lambda t^2 / 2$ (dotted). The "
     "legend names the eigenvalues.",
     alt="Change of the loss along the eigenvectors of the largest eigenvalue, of that of rank 30 and of the lowest, at the start and at "
     "the end of training, each with its parabola.",
-)  # fmt: skip
+)
 
 # %% tags=["hide-input"]
 say(
@@ -209,7 +207,7 @@ say(
     eigenvalue no longer describes the loss: at that distance higher derivatives count, and with ReLU the kinks between its linear pieces.""",
     first=rises[0][0], last=rises[1][0], promised=walks[1][0][0] / 2, first_30=rises[0][1], last_30=rises[1][1],
     first_low=rises[0][2], last_low=rises[1][2],
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## How bulk and outliers form
@@ -229,10 +227,10 @@ growth = figures.panel("", xlabel, "eigenvalue", xscale="log", yscale="log")
 for i, curve in enumerate(top.T.clip(1e-6)):
     strength = 0.95 if i < classes else 0.35
     growth.plot(when, curve, color=figures.COLORS["H"], alpha=strength, lw=1)
-growth.plot(when, (-lowest).clip(1e-6), "--", color=figures.COLORS["R"], label="$-$ lowest")  # fmt: skip
+growth.plot(when, (-lowest).clip(1e-6), "--", color=figures.COLORS["R"], label="$-$ lowest")
 growth.plot([], [], color=figures.COLORS["H"], label="20 largest")
 growth.legend(loc="lower left")
-number = figures.panel("", xlabel, "number of eigenvalues", xscale="log", yscale="log")  # fmt: skip
+number = figures.panel("", xlabel, "number of eigenvalues", xscale="log", yscale="log")
 for f, column in zip(fractions, counts.T):
     number.plot(when, column, "o-", label=f"at least {f:g} of the largest")
 number.set_ylim(top=20 * counts.max())  # room for the legend
@@ -243,12 +241,12 @@ figures.figure(
     "the magnitude of the lowest. Right: how many eigenvalues of either sign reach four shares of the largest in magnitude.",
     alt="Left, the twenty largest eigenvalues and minus the lowest one against iterations, on logarithmic axes. Right, how many eigenvalues "
     "reach a tenth, a hundredth, a thousandth and a ten-thousandth of the largest.",
-)  # fmt: skip
+)
 
 # %% tags=["hide-input"]
 peak = int(np.argmax(top[:, 0]))
 inner = 0 < peak < len(top) - 1
-after = "Afterwards it falls: as the examples are fitted, the loss flattens in every direction." if inner and fitted else ""  # fmt: skip
+after = "Afterwards it falls: as the examples are fitted, the loss flattens in every direction." if inner and fitted else ""
 say(
     """Among these moments the largest eigenvalue is highest at iteration {at:,}, with {peak:.2f}. {after}
     A step of $\\eta$ is stable only along directions of curvature below $2/\\eta$, here {edge:.3g}; the peak has {share:.2f} of that
@@ -258,7 +256,7 @@ say(
     end. Each count depends on its threshold, and so the figure shows four.""",
     at=iterations[peak], peak=top[peak, 0], after=after, edge=2 / p.step_size, share=top[peak, 0] * p.step_size / 2,
     tenth_start=int(counts[0, 0]), tenth_end=int(counts[-1, 0]), tenth_below=int((start <= -0.1 * np.abs(start).max()).sum()),
-)  # fmt: skip
+)
 
 # %% [markdown]
 # You choose the moment and the threshold in the next figure. It counts the eigenvalues whose magnitude reaches the chosen share of the largest; the
@@ -267,7 +265,7 @@ say(
 
 # %%
 def at_moment(iteration, share):
-    """The spectrum at one recorded moment, and the count above a share of the largest."""
+    """The spectrum at one moment, and the count above a share of the largest."""
     values = spectra[iterations.index(iteration)].eigenvalues
     largest = np.abs(values).max()
     count = int((np.abs(values) >= share * largest).sum())
@@ -275,23 +273,19 @@ def at_moment(iteration, share):
     ax.set_ylim(1e-14 * top.max(), 3 * top.max())
     figures.ranked(ax, values, label="eigenvalues")
     ax.axhline(share * largest, color=figures.COLORS["theory"], ls=":", lw=1)
-    sentence = f"Iteration {iteration:,}: the largest eigenvalue is {values[-1]:.3f}, the lowest "
-    sentence += f"{values[0]:.2g}; {count:,} of {m:,} reach {share:g} of the largest in magnitude."
-    return sentence, ax
+    sentence = f"Iteration {iteration:,}: the largest eigenvalue is {values[-1]:.3f}, "
+    sentence += f"the lowest {values[0]:.2g}; {count:,} of {m:,} reach {share:g} of "
+    return sentence + "the largest in magnitude.", ax
 
 
 # %% tags=["hide-input"]
 explore(
-    at_moment,
-    {"iteration": iterations, "share": fractions},
-    name="fig_explore_moment",
-    caption="The spectrum at a moment of training: magnitudes against rank, negative eigenvalues as rings. In Jupyter more shares can be "
-    "chosen.",
+    at_moment, {"iteration": iterations, "share": fractions}, name="fig_explore_moment",
+    caption="The spectrum at a moment of training: magnitudes against rank, negative eigenvalues as rings. In Jupyter more shares can be chosen.",
     alt="Magnitudes of all eigenvalues against their rank on logarithmic axes, at one moment of training.",
-    start={"iteration": iterations[0], "share": 1e-1},
+    start={"iteration": iterations[0], "share": 1e-1}, labels={"share": "share of the largest"},
     live={"share": [0.5, 0.2, 1e-1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 1e-4, 1e-5]},
-    labels={"share": "share of the largest"},
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## Over seeds
@@ -338,12 +332,12 @@ def draw_seeds(ax, leading):
 
 log = {"xscale": "log", "yscale": "log"}
 axes = {"xlabel": "rank from the largest", "ylabel": "eigenvalue", **log}
-panels = figures.here_and_stored(draw_seeds, np.array([[start, end]]), values, stored_title=f"{len(runs)} stored runs", **axes)  # fmt: skip
+panels = figures.here_and_stored(draw_seeds, np.array([[start, end]]), values, stored_title=f"{len(runs)} stored runs", **axes)
 figures.figure(
     "fig_seeds", *panels,
     caption="The forty largest eigenvalues in this run, and over the stored runs at the paper's size (median and range).",
     alt=f"The forty largest eigenvalues at the start and at the end on logarithmic axes, in this run and in {len(runs)} stored runs.",
-)  # fmt: skip
+)
 
 # %% tags=["hide-input"]
 say(
@@ -356,7 +350,7 @@ say(
     runs=len(runs), seeds_start=over(bulk[:, 0]), seeds_end=over(bulk[:, 1]), few_end=over(few[:, 1]),
     few_start=over(few[:, 0]), seeds_lowest=over(-100 * values[:, 1, 0] / values[:, 1, -1]), seeds_top=over(values[:, 1, -1]),
     gap=over([np.max(v[-2:-51:-1] / v[-3:-52:-1]) for v in values[:, 1]]),
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## Which zeros are accounted for
@@ -372,7 +366,7 @@ say(
 
 # %%
 def explained_zeros(**setting):
-    """Zeros of H at start and end, those that the structure explains, shares near zero."""
+    """Zeros of H at start and end, those explained, shares near zero."""
     _, risk, history, scores = trained(**setting)
     found = {"zeros": [], "explained": [], "bulk": [], "tiny": []}
     for w in (history.parameters[0], history.parameters[-1]):
@@ -398,12 +392,13 @@ def on(name, measure):
     return Estimate(map(measure, zero_runs.where(data=name).results), of="`zeros`")
 
 
-explained = lambda name, i: on(name, lambda r: 100 * r["explained"][i].sum() / r["zeros"][i])  # fmt: skip
+account = lambda i: lambda r: 100 * r["explained"][i].sum() / r["zeros"][i]
+explained = lambda name, i: on(name, account(i))
 tiny = lambda name: on(name, lambda r: 100 * r["tiny"][1] / r["bulk"][1])
 sums = [sum(r.values()) for r in reasons]
 
 # %%
-head = ["", "black", "pairs", "dependent", "later layers", "softmax", "explained", "found"]  # fmt: skip
+head = ["", "black", "pairs", "dependent", "later", "softmax", "explained", "found"]
 rows = []
 for name, reason, count in zip(("start", "end"), reasons, zeros):
     numbers = (*reason.values(), sum(reason.values()), count)
@@ -411,9 +406,12 @@ for name, reason, count in zip(("start", "end"), reasons, zeros):
 for data_name, name in (("mnist", "digits"), ("blobs", "clusters")):
     part = zero_runs.where(data=data_name)
     for i, moment in enumerate(("start", "end")):
-        found = [[*r["explained"][i], r["explained"][i].sum(), r["zeros"][i]] for r in part.results]  # fmt: skip
-        cells = [Estimate(v) for v in np.reshape(found, (len(part), 7)).T]
-        rows.append([f"{name}, {moment}, {len(part)} runs", *(format(v, ",.0f") for v in cells)])  # fmt: skip
+        told = [(r["explained"][i], r["zeros"][i]) for r in part.results]
+        found = np.reshape(
+            [[*why, why.sum(), n] for why, n in told], (len(part), 7)
+        )
+        cells = [format(Estimate(v), ",.0f") for v in found.T]
+        rows.append([f"{name}, {moment}, {len(part)} runs", *cells])
 figures.table(head, rows)
 
 
@@ -429,7 +427,7 @@ say(
     start_sum=sums[0], start_zeros=zeros[0], end_sum=sums[1], end_zeros=zeros[1], d_start=explained("mnist", 0),
     d_end=explained("mnist", 1), b_start=explained("blobs", 0), b_end=explained("blobs", 1), d_tiny=tiny("mnist"),
     b_tiny=tiny("blobs"),
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## Flat over which distance
@@ -472,7 +470,7 @@ relu, smooth = (finite_runs.where(activation=name) for name in names)
 
 
 def middle(kind, column=slice(15)):
-    """Of a run: median curvature over directions, in units of the largest eigenvalue."""
+    """Of a run: median curvature over directions, over the largest eigenvalue."""
     return lambda r: np.median(np.abs(r[kind][:, column]), 0) / r["top"]
 
 
@@ -494,16 +492,16 @@ def draw_distances(ax, runs):
     ax.legend(loc="lower left")
 
 
-KINDS = {"leading": ("leading eigenvectors", "H"), "random": ("whole space", "theory"), "bulk": ("bulk", "R"), "null": ("zeros", "start")}  # fmt: skip
+KINDS = {"leading": ("leading eigenvectors", "H"), "random": ("whole space", "theory"), "bulk": ("bulk", "R"), "null": ("zeros", "start")}
 axes = {"xlabel": "distance h", "ylabel": "curvature / largest eigenvalue", **log}
-panels = figures.here_and_stored(draw_distances, relu, smooth, "ReLU", "softplus", **axes)  # fmt: skip
+panels = figures.here_and_stored(draw_distances, relu, smooth, "ReLU", "softplus", **axes)
 figures.figure(
     "fig_distances", *panels,
     caption="Curvature as seen over a distance $h$, in units of the largest eigenvalue, for four kinds of direction: median over 20 directions (9 leading "
     "ones), then median and range over the stored runs. The dotted line is the length of the last step of training. Values below $10^{-9}$ are not drawn.",
     alt="Two panels, ReLU and softplus: magnitude of the curvature over a distance h from 1e-7 to 1, on logarithmic axes, for leading, random, bulk and zero "
     f"directions, over {len(relu)} and {len(smooth)} stored runs.",
-)  # fmt: skip
+)
 
 
 # %% tags=["hide-input"]
@@ -520,7 +518,7 @@ say(
     relu_step=spread(relu, middle("bulk", 15)), smooth_step=spread(smooth, middle("bulk", 15)), way=spread(relu, lambda r: r["distances"][16], ".0f"),
     relu_way=spread(relu, middle("bulk", 16)), smooth_way=spread(smooth, middle("bulk", 16)), relu_null=spread(relu, middle("null", 16)),
     smooth_null=written(max((middle("null", 16)(r) for r in smooth.results), default=np.nan), ".0e"),
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## At a true minimum
@@ -539,7 +537,8 @@ def to_a_minimum(decay, seed):
     moments = np.unique(np.geomspace(1, 20_000, 12).astype(int)).tolist()
     history = train(model, x, y, step_size=0.1, iterations=20_000, record=moments)
     risk, rows = EmpiricalRisk(model, x, y), []
-    for w, loss, norm in zip(history.parameters, history.losses, history.gradient_norms):  # fmt: skip
+    for w, loss, norm in zip(
+            history.parameters, history.losses, history.gradient_norms):
         values = spectrum(risk.at(w).hessian()).eigenvalues
         rows.append([loss, norm, values[0], values[-1]])
     end, newton = newton_descent(risk, decay)
@@ -552,8 +551,8 @@ minima = [{"decay": 1e-3, "seed": s} for s in range(5)]
 minimum_runs = Store().sweep("minimum", to_a_minimum, minima, run=run)
 
 # %% tags=["hide-input"]
-path = figures.panel("", "gradient norm", "lowest / largest eigenvalue", xscale="log")  # fmt: skip
-for key, color, name in (("descent", "start", "gradient descent"), ("newton", "end", "Newton's method")):  # fmt: skip
+path = figures.panel("", "gradient norm", "lowest / largest eigenvalue", xscale="log")
+for key, color, name in (("descent", "start", "gradient descent"), ("newton", "end", "Newton's method")):
     for i, r in enumerate(minimum_runs.results):
         low = figures.signed_log(r[key][:, 2] / r[key][:, 3], 1e-8)
         style = {"color": figures.COLORS[color], "alpha": 0.6}
@@ -567,7 +566,7 @@ figures.figure(
     caption="The lowest eigenvalue over the largest against the gradient norm, which falls to the right: gradient descent on the plain loss, then Newton's method on the loss "
     "with weight decay. One line for each stored run; the vertical axis is linear within $\\pm 10^{-8}$.",
     alt=f"Lowest eigenvalue over the largest against a falling gradient norm, for {len(minimum_runs)} stored runs of gradient descent and of Newton's method.",
-)  # fmt: skip
+)
 
 
 # %% tags=["hide-input"]
@@ -577,16 +576,16 @@ def last(measure):
 
 
 ratio = lambda key: last(lambda r: r[key][-1, 2] / r[key][-1, 3])
-worst = Estimate([last(lambda r: r["newton"][-1, 1]).high] if minimum_runs else [], of="`minimum`")  # fmt: skip
+worst = Estimate([last(lambda r: r["newton"][-1, 1]).high] if minimum_runs else [], of="`minimum`")
 below = sum(bool(r["newton"][-1, 2] < 0) for r in minimum_runs.results)
-where = f"{below or 'None'} of the {len(minimum_runs)} runs {'end' if below > 1 else 'ends'} with a negative eigenvalue"  # fmt: skip
+where = f"{below or 'None'} of the {len(minimum_runs)} runs {'end' if below > 1 else 'ends'} with a negative eigenvalue"
 say(
     """After 20,000 steps of gradient descent the gradient norm is {norm:.1e} and the lowest eigenvalue has {low:.1e} of the largest. Newton's method
     ends at a gradient norm of at most {newton_norm:.0e}. {where}: the lowest is {newton_low:.1e} of the largest. The Hessian of the plain
     loss, without the decay, has a lowest eigenvalue of {alone:.1e} there.""",
     norm=last(lambda r: r["descent"][-1, 1]), low=ratio("descent"), newton_norm=worst, newton_low=ratio("newton"),
     where=where, alone=last(lambda r: r["eigenvalues"][0]),
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## Verdicts

@@ -57,7 +57,7 @@ from hesslib.book.claims import verdicts
 from hesslib.book.explore import explore
 from hesslib.book.parameters import integer, integers, real, resolve
 from hesslib.book.store import Store
-from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
+from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
 from hesslib.experiments.data import mnist
 from hesslib.experiments.flatness import shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
@@ -94,7 +94,7 @@ moments = [0, *np.unique(np.geomspace(5, last_moment, 11).astype(int)).tolist()]
 
 @cache
 def shrunk(width, seed):
-    """A small network trained on 50 shrunk digits; its risk and parameters at the moments."""
+    """A small network trained on 50 small digits; its risk and parameters by moment."""
     x, y = shrunk_digits(50, seed)
     model = fully_connected([49, width, 10], seed=seed)
     options = {"step_size": 0.2, "iterations": last_moment, "record": moments}
@@ -147,12 +147,13 @@ figures.figure(
 # %% tags=["hide-input"]
 off = np.ones((13, 13), bool)
 off[np.arange(6), np.arange(6, 12)] = off[np.arange(6, 12), np.arange(6)] = False
+rest = np.linalg.norm(norms["R"][off]) / np.linalg.norm(norms["R"])
 say(
     """$G$ couples the units with each other. $R$ consists of one block for each unit, where the weights into it meet the weights out of it: all other blocks
-    together have {rest:.2g} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
+    together have {rest} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
     the logits vanishes everywhere else. Each block of $R$ comes with its transpose and no block on the diagonal, and so the eigenvalues of $R$ come in pairs
     $\\pm\\lambda$ ([Chapter 4](04_size.ipynb) uses this).""",
-    rest=np.linalg.norm(norms["R"][off]) / np.linalg.norm(norms["R"]),
+    rest=written(rest, ".2g") if rest else "none",
 )  # fmt: skip
 
 # %% [markdown]
@@ -164,7 +165,10 @@ say(
 def split_sentence(iteration, reading, found):
     """What the moment shows, in a sentence."""
     ratio, h = size(found["R"]) / size(found["G"]), found["H"]
-    sentence = f"Iteration {iteration:,}, {reading}: the norm of R is {ratio:.2g} times that of G; "
+    sentence = (
+        f"Iteration {iteration:,}, {reading}: "
+        f"the norm of R is {ratio:.2g} times that of G; "
+    )
     return (
         sentence
         + f"the lowest eigenvalue of H is {h[0]:.2g}, the largest {h[-1]:.2f}."
@@ -178,7 +182,12 @@ def draw_split(found):
     for key, values in found.items():
         curve = figures.signed_log(values, 1e-6)
         x = np.linspace(0, 100, len(values))
-        ax.plot(*figures.thin(x, curve, 120), color=figures.COLORS[key], label=key, lw=1.3)  # fmt: skip
+        ax.plot(
+            *figures.thin(x, curve, 120),
+            color=figures.COLORS[key],
+            label=key,
+            lw=1.3,
+        )
     ax.set_ylim(figures.signed_log(np.array([-30.0, 30.0]), 1e-6))
     figures.signed_log_axis(ax, 1e-6, -30, 30)
     ax.legend(loc="upper left")
@@ -292,7 +301,7 @@ say(
     the readings differ: the slope $-1/p_y$ of $-\\log p_y$ stays near $-1$, while the gradient $g_n$ vanishes, so that $R$ must supply nearly all of $H$.
 
     $G$ has no negative eigenvalue, so the negative ones of $H$ come entirely from $R$: at the end {negatives_h} eigenvalues of $H$ lie below $-10^{-10}$, and
-    {negatives_r} of $R$. The lowest of $H$ is {lowest:.1e}, the largest {largest:.2f}.""",
+    {negatives_r} of $R$. The lowest of $H$ is {lowest:.2g}, the largest {largest:.2f}.""",
     fit=fit, ratio_start=ratio[0], ratio_end=ratio[-1], ratio_p_start=ratio_p[0], ratio_p_end=ratio_p[-1],
     negatives_h=int((end["H"] < -1e-10).sum()), negatives_r=int((end["R"] < -1e-10).sum()), lowest=end["H"][0], largest=end["H"][-1],
 )  # fmt: skip
@@ -360,7 +369,7 @@ say(
 
 # %%
 def overlap(risk, k):
-    """Squared cosine, on average, between the spans of the k leading eigenvectors of H and G."""
+    """Mean squared cosine between the spans of k leading eigenvectors of H and G."""
     v, u = (
         top_eigenpairs(op, k).eigenvectors for op in (risk.hessian(), risk.ggn())
     )
@@ -384,7 +393,7 @@ moved = np.array([np.abs(s["H"] - s["G"]).max() for s in along])
 
 # %%
 def slopes_at(here, seed):
-    """What R is made of at one moment: Frobenius norms, slopes, the noise of the gradients."""
+    """What R is made of at one moment: norms, slopes, the noise of the gradients."""
     d = output_slopes(here)
     deal = torch.randperm(len(d), generator=torch.Generator().manual_seed(seed))
     mean = curvature_of_outputs(here, d.mean(0).expand_as(d))
@@ -400,7 +409,10 @@ def slopes_at(here, seed):
 
 
 # %%
-NAMES = "residual averaged difference shuffled summand mean_slope slope overlap noise_top top"
+NAMES = (
+    "residual averaged difference shuffled summand "
+    "mean_slope slope overlap noise_top top"
+)
 
 
 def correlated(**setting):
@@ -447,9 +459,13 @@ figures.figure(
 
 # %%
 of = lambda a, b, i: made[a][i] / made[b][i]
-percent = lambda a, b, i: Estimate([100 * r[a][i] / r[b][i] for r in slope_runs.results], of="`correlation`")  # fmt: skip
+percent = lambda a, b, i: Estimate(
+    [100 * r[a][i] / r[b][i] for r in slope_runs.results], of="`correlation`"
+)
 stored = lambda a, b, i: Estimate(percent(a, b, i).values / 100, of="`correlation`")
-falls = lambda a: Estimate([r[a][0] / r[a][-1] for r in slope_runs.results], of="`correlation`")  # fmt: skip
+falls = lambda a: Estimate(
+    [r[a][0] / r[a][-1] for r in slope_runs.results], of="`correlation`"
+)
 extra = Estimate(
     falls("residual").values / falls("summand").values, of="`correlation`"
 )
@@ -497,7 +513,7 @@ figures.figure(
 
 # %% tags=["hide-input"]
 say(
-    """In this run the 10 leading directions of the noise and of $H$ overlap to {overlap:.2f} at the end, and the largest eigenvalue of the second moment has {scale:.2g} times that of $H$. In the
+    """In this run the 10 leading directions of the noise and of $H$ overlap to {overlap:.2f} at the end, and the largest eigenvalue of the second moment is {scale:.2g} times that of $H$. In the
     stored runs the overlap is {s_start:.2f} at the start and {s_end:.2f} at the end, and the ratio of the largest eigenvalues {s_scale:.1e} at the end. The scales differ because the gradient of a
     fitted example is of the order of $1 - p_y$ and its square of the order of $(1 - p_y)^2$, while $A_n$, and with it the Gauss-Newton matrix, is of the order of $1 - p_y$.""",
     overlap=made["overlap"][-1], scale=made["noise_top"][-1] / made["top"][-1],
@@ -538,8 +554,9 @@ def decomposed(**setting):
         here, s = risk.at(w), terms(risk.at(w))
         r, r0, _ = without_correlation(here)
         found.append([
-            size(s["R"]) / size(s["G"]), size(s["R_p"]) / size(s["G_p"]), np.abs(s["H"] - s["G"]).max() / size(s["R"]),
-            overlap(here, 10), r0 / r, zeros(s["G_p"]), zeros(s["G"]), zeros(s["H"]), -s["H"][0] / s["H"][-1],
+            size(s["R"]) / size(s["G"]), size(s["R_p"]) / size(s["G_p"]),
+            np.abs(s["H"] - s["G"]).max() / size(s["R"]), overlap(here, 10), r0 / r,
+            zeros(s["G_p"]), zeros(s["G"]), zeros(s["H"]), -s["H"][0] / s["H"][-1],
         ])  # fmt: skip
     return {"measures": found, "losses": [history.losses[0], history.losses[-1]]}
 
@@ -547,16 +564,20 @@ def decomposed(**setting):
 # %%
 runs = Store().sweep("terms", decomposed, grid, run=run)
 measured = [
-    "norm of $R$ / norm of $G$, logits", "norm of $R$ / norm of $G$, probability", "largest distance of $H$ to $G$ / norm of $R$",
-    "overlap of the 10 leading eigenvectors of $H$ and $G$", "norm of $\\bar R$ / norm of $R$", "zeros of $G$, probability",
-    "zeros of $G$, logits", "zeros of $H$", "lowest / largest eigenvalue of $H$, magnitudes",
+    "norm of $R$ / norm of $G$, logits", "norm of $R$ / norm of $G$, probability",
+    "largest distance of $H$ to $G$ / norm of $R$",
+    "overlap of the 10 leading eigenvectors of $H$ and $G$",
+    "norm of $\\bar R$ / norm of $R$",
+    "zeros of $G$, probability", "zeros of $G$, logits", "zeros of $H$",
+    "lowest / largest eigenvalue of $H$, magnitudes",
 ]  # fmt: skip
 measures = runs.values("measures") if runs else np.zeros((0, 2, 9))
 forms = [".3g"] * 5 + [",.0f"] * 3 + [".2g"]
-rows = [[name, *(format(Estimate(v), form) for v in measures[:, :, i].T)] for i, (name, form) in enumerate(zip(measured, forms))]  # fmt: skip
-figures.table(
-    [f"{grid[0]['examples']:,} digits, {len(runs)} runs", "start", "end"], rows
-)
+cells = [[Estimate(v) for v in both.T] for both in np.moveaxis(measures, 2, 0)]
+rows = [[name, *(format(v, form) for v in both)]
+        for name, form, both in zip(measured, forms, cells)]  # fmt: skip
+head = f"{grid[0]['examples']:,} digits; runs: {len(runs)}"
+figures.table([head, "start", "end"], rows)
 
 # %% tags=["hide-input"]
 change = measures[:, 1, :2] / measures[:, 0, :2]

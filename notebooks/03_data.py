@@ -75,7 +75,7 @@ this_run(p)
 
 # %%
 def trained(*, classes, activation, batch_size, tolerance, seed, **clusters):
-    """Train one network by the recipe; returns the risk at the end, its history, the data."""
+    """Train one network by the recipe; returns the risk at the end, history, data."""
     data = blobs(classes=classes, dimension=100, seed=seed, **clusters)
     sizes = [100, 30, 30, classes]
     model = fully_connected(sizes, activation=activation, scale=0.1, seed=seed)
@@ -121,7 +121,7 @@ figures.table(head, lines)
 
 # %%
 CLASSES = [2, 5, 10, 20, 50]
-RECIPE = {  # batch size, tolerance of the batch gradient's norm, standard deviation of the clusters
+RECIPE = {  # batch size, tolerance of its gradient's norm, deviation of the clusters
     ("GD", "tanh", 1): (0, 1e-3, 1.0),
     ("GD", "relu", 1): (0, 1e-3, 1.0),
     ("SGD", "relu", 1): (50, 1e-3, 1.0),
@@ -385,10 +385,10 @@ say(
 # %%
 distances = [4.0, 8.0, 16.0, 32.0]
 apart = [
-    {"classes": k, "activation": a, "cluster_std": 1.0, "batch_size": 0, "tolerance": 1e-3, "seed": seed,
-     "examples": 1000, "separation": s}
-    for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances for seed in range(p.seeds)
-]
+    {"classes": k, "activation": a, "cluster_std": 1.0, "batch_size": 0,
+     "tolerance": 1e-3, "seed": seed, "examples": 1000, "separation": s}
+    for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances
+    for seed in range(p.seeds)]
 separated = Store().sweep("separation", clusters, apart, run=run, jobs=2)
 
 
@@ -446,7 +446,7 @@ say(
 
 # %%
 def complete(**setting):
-    """Every eigenvalue of H and of G, the leading ones of R, and the end of training."""
+    """Every eigenvalue of H and G, the leading ones of R, and the end of training."""
     risk, history, data = trained(**setting)
     every = lambda operator: spectrum(operator, progress=False).eigenvalues
     leading = top_eigenpairs(risk.residual(), 100, progress=False).eigenvalues
@@ -459,8 +459,8 @@ def complete(**setting):
 
 # %%
 each = [
-    {"classes": k, "separation": s, "seed": seed, "activation": "relu", "cluster_std": 1.0,
-     "batch_size": 0, "tolerance": 1e-3, "examples": 1000}
+    {"classes": k, "separation": s, "seed": seed, "activation": "relu",
+     "cluster_std": 1.0, "batch_size": 0, "tolerance": 1e-3, "examples": 1000}
     for seed in (1, 2, 3) for k in CLASSES for s in (32.0, 4.0)
 ]
 whole = Store().sweep("bulk", complete, each, run=run, jobs=2)

@@ -91,7 +91,8 @@ setting = {k: getattr(p, k) for k in ("examples", "iterations", "step_size")}
 try:
     here = {w: sized(w, seed=p.seed, **setting) for w in p.widths}
 except DivergenceError as error:
-    raise parameters.ParameterError(f"step_size = {p.step_size} is too large: {error}") from None
+    raise parameters.ParameterError(
+        f"step_size = {p.step_size} is too large: {error}") from None
 above = lambda r, share: int((r["eigenvalues"] > share * r["eigenvalues"][-1]).sum())
 below = lambda r: int((r["eigenvalues"] < -1e-12).sum())
 ended = {w: learnt(r["loss"], 10) for w, r in here.items()}
@@ -176,7 +177,7 @@ loss = by_seed(lambda r: r["loss"]) if full else None
 
 
 def change(values):
-    """Factor by which a fitted power of the width changes over the widths: for each seed."""
+    """Factor by which a fitted power changes over the widths, for each seed."""
     x = np.log(asked_widths)
     slopes = np.polyfit(x, np.log(values).T, 1)[0] if full else np.array([])
     named = {"of": "the experiment `width`"}
@@ -234,17 +235,21 @@ def followed(width, moments=9, most=20):
     """Training losses and leading eigenvalues along one run."""
     data = mnist(p.examples, seed=p.seed)
     model = fully_connected([data.dimension, width, data.classes], seed=p.seed)
-    at = np.unique(np.geomspace(min(10, p.iterations), p.iterations, moments).astype(int))
+    at = np.unique(
+        np.geomspace(min(10, p.iterations), p.iterations, moments).astype(int))
     options = {"iterations": p.iterations, "record": at.tolist(), "progress": False}
     way = train(model, data.inputs, data.targets, step_size=p.step_size, **options)
     risk = EmpiricalRisk(model, data.inputs, data.targets)
     leading = lambda w: top_eigenpairs(risk.at(w).hessian(), most, progress=False)
-    return np.array(way.losses), np.array([leading(w).eigenvalues for w in way.parameters])
+    return (np.array(way.losses),
+            np.array([leading(w).eigenvalues for w in way.parameters]))
 
 
 # %%
 ways = {w: followed(w) for w in dict.fromkeys((p.widths[0], p.widths[-1]))}
-digits = {name: [] for name in ("one hidden layer, Ch. 4", "two, narrow, Ch. 1", "convolutional, Ch. 5", "small images, Ch. 9")}
+digits = {name: [] for name in (
+    "one hidden layer, Ch. 4", "two, narrow, Ch. 1", "convolutional, Ch. 5",
+    "small images, Ch. 9")}
 wide, narrow, convolutional, small_images = digits.values()
 wide += [(r["loss"], r["eigenvalues"][::-1][:20]) for _, r, _ in stored("width")]
 for q, r, _ in stored("spectrum"):
@@ -254,8 +259,9 @@ for q, r, _ in stored("population"):
     if q["kind"] == "digits":
         small_images += [(r["losses"][i], r["top"][i, 3]) for i in (0, -1)]
 for q, r, _ in stored("converged"):
-    if q["exact_at"] < 0:  # the others store one complete spectrum, of a smaller network
-        convolutional += [(loss, v) for loss, v in zip(r["loss"], r["top"]) if np.isfinite([loss, *v]).all()]
+    if q["exact_at"] < 0:  # the others store one spectrum of a smaller network
+        convolutional += [(loss, v) for loss, v in zip(r["loss"], r["top"])
+                          if np.isfinite([loss, *v]).all()]
 
 # %% tags=["hide-input"]
 drawn = []
@@ -279,15 +285,20 @@ figures.figure(
     "on digits as points and for networks of this run as lines.",
 )
 
-# %%
+# %% tags=["hide-input"]
 losses, tops = ways[p.widths[-1]]
+alive = tops[:, 9] > 1e-10 * tops[:, 0]  # else the tenth is zero up to rounding, and the ratio says nothing
+losses, tops = losses[alive], tops[alive]
 ratio = tops[:, 8] / tops[:, 9]
-say(
-    r"""**This run.** Along the training with {width} units the largest ratio of neighbours is behind rank 9 at {nine} of {moments} moments. The ratio
-    behind rank 9 is largest, {peak:.1f}, at a training loss of {at:.2g}; at the end, at a loss of {end:.2g}, it is {last:.1f}.""",
-    width=p.widths[-1], nine=sum(count_outliers(v, "ratio") == 9 for v in tops), moments=len(tops), peak=float(ratio.max()),
-    at=float(losses[ratio.argmax()]), end=float(losses[-1]), last=float(ratio[-1]),
-)
+if len(ratio):
+    say(
+        r"""**This run.** Along the training with {width} units the largest ratio of neighbours is behind rank 9 at {nine} of {moments} moments. The ratio
+        behind rank 9 is largest, {peak:.1f}, at a training loss of {at:.2g}; at the last of them, at a loss of {end:.2g}, it is {last:.1f}.""",
+        width=p.widths[-1], nine=sum(count_outliers(v, "ratio") == 9 for v in tops) or "none", moments=len(tops), peak=float(ratio.max()),
+        at=float(losses[ratio.argmax()]), end=float(losses[-1]), last=float(ratio[-1]),
+    )
+else:
+    say("**This run.** The tenth eigenvalue is zero up to rounding at every moment of this training, so no ratio of neighbours is defined there.")
 
 # %%
 late = {
@@ -359,15 +370,50 @@ def spreads(at, widths):
 # %% tags=["hide-input"]
 say(
     r"""**Stored runs.** The mean number of eigenvalues below $-10^{-12}$ is {negatives} for {widths} hidden units, in per cent of $M$ {shares}. This follows
-    from a formula, shown below: at most $C - 1 = 9$ for each unit. Of {of} networks {reached} reach the bound, the others miss it by at most {missed}.
+    from a formula, shown below: at most $C - 1 = 9$ for each unit. Of {of} networks {reached} reach the bound{missed}.
 
     The curves end at the same place, but they are not one curve. In units of the lowest eigenvalue they differ by a factor of {half:.1f} half-way along the ranks
     and of {far:.1f} at nine tenths of them (largest over smallest width of each seed, mean and standard deviation over seeds). Without the narrowest network it is
     {half_wide:.1f} and {far_wide:.1f}.""",
     negatives=mean(below), shares=mean(lambda r: 100 * below(r) / r["parameters"]), widths=", ".join(map(str, asked_widths)),
-    of=len(missing) or None, reached=missing.count(0), missed=max(missing, default=0), half=spreads(0.5, asked_widths), far=spreads(0.9, asked_widths),
+    of=len(missing) or None, reached=missing.count(0), missed=f", the others miss it by at most {max(missing)}" if any(missing) else "", half=spreads(0.5, asked_widths), far=spreads(0.9, asked_widths),
     half_wide=spreads(0.5, asked_widths[1:]), far_wide=spreads(0.9, asked_widths[1:]),
 )
+
+# %% [markdown]
+# ### Seven times as wide as the paper
+#
+# At 500 units $H$ has 397,510 eigenvalues, and $H$ itself would take 1.2 TB. All of them come from a matrix of order $N(C-1) + 2(C-1)h = 18{,}000$.
+
+# %%
+far_grid = [{"width": w, "seed": s, **paper_setting} for w in (200, 500) for s in range(3)]
+far = Store().sweep("width_far", sized, far_grid, run=own)
+beyond = {w: found for w in (200, 500) if (found := far.where(width=w).results)}
+
+# %% tags=["hide-input"]
+color_of |= dict(zip((200, 500), figures.SERIES))
+if beyond:
+    wide_and_far = {w: kept[w] for w in list(kept)[-1:]} | beyond
+    panels = [figures.panel("largest", **{k: labels[k] for k in ("yscale",)}, xlabel="rank from the largest", ylabel="eigenvalue", xscale="log")]
+    panels.append(figures.panel("negative", **labels))
+    for draw, panel in zip((draw_edge, draw_negatives), panels):
+        draw(panel, wide_and_far)
+    figures.figure(
+        "fig_far", *panels,
+        caption="The 120 largest and all negative eigenvalues of networks up to seven times wider than the paper's widest, in the stored runs.",
+        alt=f"Left the 120 largest eigenvalues by rank, right the negative ones by rank in per cent of M, for {', '.join(map(str, wide_and_far))} hidden units.",
+    )  # fmt: skip
+far_of = lambda w, value: Estimate([value(r) for r in beyond.get(w, ())], of="the experiment `width_far`")
+nines = lambda w: far_of(w, lambda r: count_outliers(r["eigenvalues"], "ratio"))
+say(
+    """**Stored runs.** With 200 hidden units $H$ has {m200:,} eigenvalues, {low200:.0f} of them negative where the bound $(C-1)h$ is 1,800; the ratio rule counts
+    {nine200:.1f} outliers.
+
+    With 500 hidden units it has {m500:,} eigenvalues, {low500:.0f} of them negative where the bound is 4,500; the ratio rule counts {nine500:.1f} outliers. The largest
+    eigenvalue per unit of loss is {largest:.0f}.""",
+    m200=200 * 795 + 10, m500=500 * 795 + 10, low200=far_of(200, below), low500=far_of(500, below), nine200=nines(200), nine500=nines(500),
+    largest=far_of(500, lambda r: r["eigenvalues"][-1] / r["loss"]),
+)  # fmt: skip
 
 # %% [markdown]
 # ### Why at most nine for each unit
@@ -407,7 +453,9 @@ say(
 
 
 # %%
-def small(classes, width, seed, iterations, *, depth=1, loss="cross_entropy", **options):
+def small(
+    classes, width, seed, iterations, *, depth=1, loss="cross_entropy", **options
+):
     """The risk of a small network on few digits."""
     data = mnist(200, seed=seed)
     keep = data.targets < classes
@@ -442,7 +490,7 @@ figures.table(head, [[name, *found] for name, found in outside.items()])
 
 # %%
 def parts(r):
-    """Numbers of eigenvalues: zero, rest of the bulk, above 0.001 and 0.1 of the largest."""
+    """Numbers of eigenvalues: zero, bulk, above 0.001 and 0.1 of the largest."""
     v, top = r["eigenvalues"], r["eigenvalues"][-1]
     some = int((np.abs(v) > 1e-12 * top).sum())
     large = above(r, 1e-3)
@@ -586,4 +634,4 @@ check("certificates below 1e-10", max(few.certificates.values()), below=1e-10)
 
 # %% tags=["hide-input"]
 verdicts("04_size")
-foot(p, runs)
+foot(p, runs, far)

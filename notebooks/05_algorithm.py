@@ -21,8 +21,7 @@
 #
 # The network has two convolutions with ReLU and max-pooling and two fully connected layers. It learns MNIST digits in
 # batches of 10 or of 512 out of 1,000. Two runs that are compared differ in the batch alone: they share the digits, the
-# random start and the step size. At the paper's size the network has 11,978 parameters.
-# [Notation](../book/notation.md).
+# random start and the step size. At the paper's size the network has 11,978 parameters ([notation](../book/notation.md)).
 
 # %% tags=["parameters", "hide-input"]
 scale: str = "quick"  # smoke, quick or paper
@@ -297,7 +296,8 @@ figures.figure(
 # %%
 part = lambda v: 100 * len(negative(v)) / len(v)
 depth = lambda stop: lambda r: -100 * r["lowest"][stop] / r["top"][stop, 0]
-share = [Estimate([part(v) for b, v in spectra if b == one], exact.label) for one in (SMALL, LARGE)]  # fmt: skip
+share = [Estimate([part(v) for b, v in spectra if b == one], exact.label)
+         for one in (SMALL, LARGE)]  # fmt: skip
 found = {"a": part(a["eigenvalues"]), "b": part(b["eigenvalues"])}
 found |= {"small": share[0], "large": share[1], "seeds": share[0].count}
 found |= {"early_s": of(depth(1), S), "early_l": of(depth(1), L)}
@@ -487,7 +487,7 @@ figures.table(head, rows)
 
 # %%
 def two_layers(width, batch, shuffled, step_size, examples, seed, **stops):
-    """A fully connected network by its stops; ``shuffled`` labels tell nothing of the digits."""
+    """A fully connected network by its stops; ``shuffled`` labels are random."""
     data = mnist(examples, seed=seed)
     x, test, y = data.inputs.float(), data.test_inputs.float(), data.targets
     if shuffled:

@@ -36,8 +36,10 @@ precision: str = ""  # of products in training: float32 or bfloat16; empty: by s
 seed: int = 0  # of the digits, the random start and the order of the batches
 
 # %% tags=["hide-input"]
+# fmt: off
+# isort: off
 from hesslib.book.parameters import ParameterError, choice, integer, real, resolve
-from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
+from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
 
 p = resolve(
     globals(),
@@ -50,7 +52,7 @@ p = resolve(
     every=integer(1, smoke=5, quick=25, paper=100),
     precision=choice("float32", "bfloat16", smoke="float32", quick="float32", paper="bfloat16"),
     seed=integer(0),
-)  # fmt: skip
+)
 if not p.small_batch < p.large_batch:
     given = f"small_batch = {p.small_batch}, large_batch = {p.large_batch}"
     raise ParameterError(f"{given}: give the smaller first")
@@ -68,23 +70,20 @@ from hesslib.book.explore import explore
 from hesslib.book.paths import ROOT
 from hesslib.book.store import Store
 from hesslib.experiments import basins
-from hesslib.experiments.basins import ends, images, line, local, measure
-
-from hesslib.experiments.basins import run_part, stage  # isort: skip
+from hesslib.experiments.basins import ends, images, line, local, measure, run_part, stage
 from hesslib.experiments.data import mnist
-from hesslib.experiments.landscape import barrier
+from hesslib.experiments.landscape import barrier, loss_and_accuracy, on_plane, pass_between
 from hesslib.experiments.models import MixedPrecision, alexnet
 from hesslib.experiments.training import DivergenceError
 from scipy.stats import spearmanr
 from torch.nn import functional as F
-from torch.nn.utils import vector_to_parameters
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 # %% [markdown]
 # ## Part I and Part II
 #
 # The first 5,000 training images stand for the training loss on the way, and all test images for the test loss. Part II is
 # recorded more often just after the switch.
-
 
 # %%
 def two_parts(**setting):
@@ -100,12 +99,11 @@ def two_parts(**setting):
     found["seconds"] = found["seconds_1"] + found["seconds_2"]
     return found
 
-
 # %%
 def options_for(setting, part, measure):
     """What train is told about a part."""
     iterations, soon = setting["iterations"], [1, 2, 5, 10, 20, 50]
-    options = {"iterations": iterations, "measure": measure, "seed": setting["seed"]}  # fmt: skip
+    options = {"iterations": iterations, "measure": measure, "seed": setting["seed"]}
     options |= {"record": {*range(0, iterations, setting["every"])}}
     options["record"] |= {*(soon if part == 2 else [])}
     options |= {"step_size": setting["step"]}
@@ -114,20 +112,17 @@ def options_for(setting, part, measure):
         options["checkpoint"] = checkpoint(setting, part)
     return options
 
-
 # %% tags=["end"]
 def checkpoint(setting, part):
     """The file that keeps the state of one part of a run of hours."""
     text = "-".join(str(setting[k]) for k in sorted(setting))
     return ROOT / "_build" / "checkpoints" / f"basins-{text}-part{part}.npz"
 
-
 def kept(what, setting):
     """The file that keeps the state of a stage of hours; none for digits."""
     text = "-".join(str(setting[k]) for k in sorted(setting))
     file = ROOT / "_build" / "checkpoints" / f"basins-{what}-{text}.npz"
     return file if setting["dataset"] == "cifar10" else None
-
 
 # %%
 setting = {"dataset": p.dataset, "width": p.width, "step": p.step_size}
@@ -141,23 +136,20 @@ run = Store().sweep("basins", two_parts, [asked], run=do)
 paper = run.results[0] if run else None
 
 # %%
+lost = "step_size = {}: Part {} diverged; give less".format
 try:
     here = paper if do else two_parts(**setting)
 except DivergenceError as error:
-    raise ParameterError(f"step_size = {p.step_size}: Part I diverged; give less") from error  # fmt: skip
+    raise ParameterError(lost(p.step_size, "I")) from error
 if here["diverged"] >= 0:
-    raise ParameterError(f"step_size = {p.step_size}: Part II diverged; give less")
+    raise ParameterError(lost(p.step_size, "II"))
 here = {k: np.asarray(v) for k, v in here.items()}
-titles = {
-    "here_title": f"this run, {p.dataset}",
-    "stored_title": "CIFAR-10, stored",
-}
+titles = {"here_title": f"this run, {p.dataset}", "stored_title": "CIFAR-10, stored"}
 COLOR = {"train": figures.SERIES[0], "test": figures.SERIES[1]}
-
 
 # %% tags=["end"]
 def four_panels(x, curves, marks, here, stored):
-    """Loss above and accuracy below; this run beside the stored one, with dotted marks."""
+    """Loss above, accuracy below; this run beside the stored one, dotted marks."""
     panels = []
     for what, scale in (("loss", "log"), ("accuracy", "linear")):
 
@@ -172,7 +164,6 @@ def four_panels(x, curves, marks, here, stored):
         panels += figures.here_and_stored(draw, here, stored, **labels)
     return panels
 
-
 # %% tags=["hide-input"]
 switch = lambda r: [r["iterations_1"][-1]]
 panels = four_panels("iteration", basins.together, switch, here, paper)
@@ -181,53 +172,52 @@ figures.figure(
     caption="Large batches, then small ones (the paper's Figure 8), with the loss on a logarithmic axis. The dotted line is the switch.",
     alt="Four panels: loss above, accuracy below; left this run, right the stored run on CIFAR-10; each with a curve for "
     "training and one for test data and a dotted line at the switch of batch size.",
-)  # fmt: skip
+)
 
 # %% tags=["hide-input"]
 mine, theirs = basins.ends_of(here), basins.ends_of(paper)
-level = "outside" if (theirs["ratio"] or 2) > 1.25 else "inside"
+level = "a higher loss than" if (theirs["ratio"] or 2) > 1.25 else "about the same loss as"
 say(
     """**Reading.** On CIFAR-10 the training loss jumps to {highest:.2f} within the first records after the switch, {jump:.0f} times its last value in Part I. This is
-    one run, and nothing in it went on with the large batch.
+    one run, without a control that goes on with the large batch.
 
     Over the last 50 records of each part the mean test accuracy is {test_1:.2f} % in Part I and {test_2:.2f} % in Part II, a difference of {gain:+.2f} points.
-    Between records of Part II it scatters by {scatter_2:.2f} points, so the last record alone ({last_1:.2f} % and {last_2:.2f} %) decides nothing. The mean training
-    loss of Part II is {ratio:.1f} times that of Part I: Part II ends {level} the level set that Part I ended on.""",
+    Between records of Part II it varies by {scatter_2:.2f} points, so the last record alone ({last_1:.2f} % and {last_2:.2f} %) decides nothing. The mean training
+    loss of Part II is {ratio:.2f} times that of Part I: Part II ends at {level} Part I.""",
     level=level, **{k: v for k, v in theirs.items() if k not in ("loss_1", "loss_2", "scatter_1")},
-)  # fmt: skip
+)
 fitted = "has learnt" if learnt(mine["loss_1"], 10) else "has not learnt"
 say(
     """On this run Part I {fitted}: its last records have a mean loss of {loss_1:.3g}. After the switch the loss reaches {highest:.3g}, and Part II ends at
     {loss_2:.3g}, with a change of the test accuracy of {gain:+.1f} points.""",
     fitted=fitted, **{k: mine[k] for k in ("loss_1", "highest", "loss_2", "gain")},
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ### How large may the step be?
 #
-# The paper keeps one constant step for both parts and does not say which. We repeat the run with a step of 0.1, and then
-# Part II alone from the same point, in float32, in five orders of the batches and with a smaller step.
-
+# The paper keeps one constant step for both parts and does not say which. We repeat the run with a step of 0.1, and then Part II alone from the same
+# point, in float32, in five orders of the batches and with a smaller step.
 
 # %%
 def continued(step_2, order, iterations_2, **setting):
-    """Part II from the end of a stored Part I, with another step or order of batches."""
+    """Part II from the end of a stored Part I, with another step or order."""
     data = images(setting["dataset"], setting["seed"])
     model = alexnet(setting["width"], seed=0).to(data.inputs.device)
     weights = Store().load("basins", setting)[0]["weights_1"]
-    vector_to_parameters(torch.as_tensor(weights).to(data.inputs), model.parameters())  # fmt: skip
+    vector_to_parameters(torch.as_tensor(weights).to(data.inputs), model.parameters())
     options = {"step_size": step_2, "batch_size": setting["small"], "seed": order}
     options |= {"iterations": iterations_2, "measure": measure(model, data)}
     options["record"] = range(0, iterations_2, 500)
     found = {"diverged": -1} | run_part(model, model, data, 2, options)
     return {k: v for k, v in found.items() if k != "weights_2"}
 
-
 # %%
 large_step = {**cifar, "step": 0.1, "seed": 0}
 big = Store().sweep("basins", two_parts, [large_step], run=do)
 again = [(0.1, order) for order in range(5)] + [(0.025, 0)]
-orders = [{**large_step, "step_2": s, "order": o, "iterations_2": 5000} for s, o in again]  # fmt: skip
+more = [{"step_2": s, "order": o, "iterations_2": 5000} for s, o in again]
+orders = [{**large_step, **one} for one in more]
 tried = Store().sweep("basins_steps", continued, orders, run=do)
 thrown = lambda step: [int(r["diverged"]) for r in tried.where(step_2=step).results]
 
@@ -237,21 +227,19 @@ where = ", ".join(f"{e:,}" for e in lost if e >= 0)
 say(
     """With a step of 0.1 Part I reaches a training loss of {end:.2g}. From its end, Part II diverges at iteration {diverged:,}.
 
-    In float32 it diverges in {count} of {orders} orders within 5,000 iterations (at {where}); with a step of 0.025 in {small} of {smalls}. A step that is stable for
-    large batches can be unstable for small ones. The main run therefore has a step of 0.01.""",
+    In float32 it diverges in {count} of {orders} orders within 5,000 iterations (at {where}); with a step of 0.025 it does {small} in the {smalls} tried. A step that
+    is stable for large batches can be unstable for small ones. The main run therefore has a step of 0.01.""",
     end=big.results[0]["train_loss_1"][-1] if big else None, diverged=int(big.results[0]["diverged"]) if big else None,
     count=sum(e >= 0 for e in lost) if tried else None, orders=len(lost), where=where,
-    small=sum(e >= 0 for e in thrown(0.025)), smalls=len(thrown(0.025)),
-)  # fmt: skip
+    small="so" if max(thrown(0.025), default=-1) >= 0 else "not", smalls="one" if len(thrown(0.025)) == 1 else len(thrown(0.025)) or None,
+)
 
 # %% [markdown]
 # ### What the switch does, and what time does
 #
-# The run above cannot separate the switch from mere time. Part I is therefore to be continued in three arms of 25,000 steps
-# each: batches of 32, as in the paper; batches of 1,000, the control; and batches of 32 with a step so small that step over batch
-# size is that of Part I. Each arm keeps the mean of its weights over the last 50 records. The bounds were
+# The run above cannot separate the switch from mere time. Part I is therefore to be continued in three arms of 25,000 steps each: batches of 32, as in the
+# paper; batches of 1,000, the control; and batches of 32 with a step so small that step over batch size is that of Part I. The bounds were
 # [registered](../book/claims.md) before any of these runs was made.
-
 
 # %%
 def large_batches(**setting):
@@ -259,7 +247,6 @@ def large_batches(**setting):
     file = kept("large", setting)
     options = {"order": setting["seed"], "average": 50, "checkpoint": file}
     return stage(None, **options, **setting)
-
 
 def arm(arm_step, arm_batch, **setting):
     """As many steps more from the end of Part I, with another step or batch."""
@@ -269,14 +256,16 @@ def arm(arm_step, arm_batch, **setting):
     options["checkpoint"] = kept(f"arm-{arm_step}-{arm_batch}", setting)
     return stage(start, **options, **there)
 
-
 # %%
 first = {k: cifar[k] for k in ("dataset", "width", "iterations", "every")}
 first |= {"batch": 1000, "precision": "bfloat16"}
 part_one = [{**first, "step": 0.01, "seed": seed} for seed in range(4)]
 part_one += [{**first, "step": step, "seed": 0} for step in (0.005, 0.025)]
 switched = lambda s: [(s, 32), (s, 1000), (round(s * 32 / 1000, 8), 32)]
-arms = [{**one, "arm_step": step, "arm_batch": batch} for one in part_one for step, batch in switched(one["step"])]  # fmt: skip
+arms = [
+    {**one, "arm_step": step, "arm_batch": batch}
+    for one in part_one for step, batch in switched(one["step"])
+]
 long = do and asked == {**cifar, "step": 0.01, "seed": 0}
 # one seed to its end, then the next: an arm computes the Part I it starts from
 arm_runs = Store().sweep("basins_arms", arm, arms, run=long)
@@ -285,10 +274,9 @@ large_runs = Store().sweep("basins_large", large_batches, part_one, run=long)
 # %% [markdown]
 # ### Where the jump goes
 #
-# The paper's explanation is that the point fluctuates along the leading eigenvectors. `first_steps` tests it: it follows the displacement
-# $d$ from the switch step by step, and compares the rise of the loss with $g \cdot d_\parallel + \frac12 d_\parallel \cdot H d_\parallel$,
-# where $d_\parallel$ is the part of $d$ in the leading eigenvectors at the switch, and with the rise at $d - d_\parallel$ alone. Here it runs from
-# the end of this page's Part I.
+# The paper's explanation is that the point fluctuates along the leading eigenvectors. To test it, `first_steps` follows the displacement $d$ from the switch.
+# It compares the rise of the loss with $g \cdot d_\parallel + \frac12 d_\parallel \cdot H d_\parallel$, where $d_\parallel$ is the part of $d$ in the
+# leading eigenvectors at the switch, and with the rise at $d - d_\parallel$ alone. Here it starts at the end of this page's Part I.
 
 # %%
 steps, count = (3, 2) if p.scale == "smoke" else (20, 10)
@@ -309,13 +297,13 @@ figures.figure(
     "the leading eigenvectors gives for it, and the rise at the displacement without its part in them.",
     alt="Three curves against the number of steps after the switch: the rise of the training loss, the value of the quadratic form "
     "in the leading eigenvectors, and the rise without the leading part of the displacement.",
-)  # fmt: skip
+)
 share = float(np.median(moved["quadratic"][1:] / moved["rise"][1:]))
 say(
     """**Reading.** On this run, the quadratic form in the {leading} leading eigenvectors gives {share:.2g} times the rise of the loss (median over {steps} steps). One
     run decides nothing; the question is registered for CIFAR-10.""",
     leading=count, share=share, steps=steps,
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## The straight line
@@ -323,12 +311,10 @@ say(
 # We evaluate the whole training and test set on the line from one length before the end of Part I ($t=-1$) to one length beyond
 # the end of Part II ($t=2$). The *barrier* is how far the training loss rises between the ends above the higher of the two.
 
-
 # %%
 def stored_line(positions, **setting):
     """The line between the ends of a stored run."""
     return line(setting, Store().load("basins", setting)[0], positions)
-
 
 # %%
 positions = [round(t, 2) for t in np.linspace(-1, 2, 31)]
@@ -337,26 +323,67 @@ line_grid = [{**asked, "positions": positions}]
 line_run = Store().sweep("basins_line", stored_line, line_grid, run=do)
 line_paper = line_run.results[0] if line_run else None
 
-
 # %% tags=["hide-input"]
+def wall(n):
+    """What the line shows, in words."""
+    if not n["barrier"]:
+        return "the loss nowhere between them is higher than at the higher end: no barrier"
+    return f"the barrier is {written(n['barrier'])}: the highest loss between them is {n['times']:.3g} times that of the higher end"
+
 on_line = lambda r, key: (r["positions"], r[key])
 panels = four_panels("position t", on_line, lambda r: (0, 1), line_here, line_paper)
-numbers = basins.line_numbers(line_paper)
+numbers, mine = basins.line_numbers(line_paper), basins.line_numbers(line_here)
 figures.figure(
     "fig_line", *panels,
     caption="Loss and accuracy on the line through the ends of Part I ($t=0$) and Part II ($t=1$) (the paper's Figure 9).",
     alt="Four panels: loss above on a logarithmic axis, accuracy below, against position on the line; left this run, right "
     "the stored run on CIFAR-10. Dotted lines mark the end of Part I at 0 and of Part II at 1.",
-)  # fmt: skip
-say(
-    """**Reading.** On CIFAR-10 the highest loss between the ends is {times:.3g} times that of the higher end. The ends have losses of {start:.4f} and {end:.4f} over
-    all training images. This is one run, between two single iterates.""",
-    **{k: numbers[k] for k in ("times", "start", "end")},
 )
 say(
-    """On this run the ends have losses of {start:.3g} and {end:.3g}, and the barrier is {barrier:.3g}: the highest loss between them is {times:.3g} times that of the
-    higher end.""",
-    **basins.line_numbers(line_here),
+    """**Reading.** On CIFAR-10 the ends have losses of {start:.4f} and {end:.4f} over all training images, and {wall}. This is one run, between two single iterates.""",
+    wall=wall(numbers), start=numbers["start"], end=numbers["end"],
+)
+say(
+    """On this run the ends have losses of {start:.3g} and {end:.3g}, and {wall}.""",
+    wall=wall(mine), start=mine["start"], end=mine["end"],
+)
+
+# %% [markdown]
+# ### The plane through both parts
+#
+# The line is one way among many. The random start and the two ends span a plane, on which a way around a barrier may exist. The loss is that of 500 training
+# images of this page's run.
+
+# %%
+data, model, end_1, end_2 = ends(setting, here)
+begin = parameters_to_vector(alexnet(p.width, seed=p.seed).parameters()).detach()
+few = data.inputs[:500], data.targets[:500]
+side = 5 if p.scale == "smoke" else 21
+loss_here = lambda network: loss_and_accuracy(network, *few)[0]
+plane = on_plane(model, [begin.to(end_1), end_1, end_2], loss_here, side)
+over = pass_between(plane, 1, 2)
+
+# %% tags=["hide-input"]
+ax = figures.panel("", "distance towards the end of Part I", "distance across")
+figures.contours(ax, *(plane[k] for k in ("x", "y", "values")))
+for (a, b), name in zip(plane["points"], ("start", "end of Part I", "end of Part II")):
+    ax.plot([a], [b], "o", ms=6, color=figures.COLORS["theory"], label=name)
+    ax.annotate(name, (a, b), (5, 6), textcoords="offset points", fontsize=9)
+ax.set_aspect("equal")
+at = [float(plane["values"][np.argmin(abs(plane["y"] - b)), np.argmin(abs(plane["x"] - a))]) for a, b in plane["points"]]
+lengths = np.linalg.norm(np.diff(plane["points"], axis=0), axis=1)
+figures.figure(
+    "fig_plane", ax,
+    caption="The training loss of this run on the plane through the random start and the ends of both parts; distances are lengths in weight space.",
+    alt=f"Contours of the loss on a plane with three points: the start, at a loss of {at[0]:.2g}, and the ends of Part I and Part II, at {at[1]:.2g} and {at[2]:.2g}.",
+)
+higher = max(at[1:])
+say(
+    """**Reading.** Part I moved the weights by {first:.3g}, Part II by {second:.3g} more. On this plane one gets from the one end to the other without a loss above {over:.3g}, where the
+    higher end has {higher:.3g}. {word}.""",
+    first=lengths[0], second=lengths[1], over=over, higher=higher,
+    word="At least one end has not learnt, so this says nothing about basins" if not learnt(higher, 10) else
+    "Seen on this plane, both ends lie in one valley" if over <= 1.25 * higher else "Seen on this plane, a ridge parts the ends",
 )
 
 # %% [markdown]
@@ -364,7 +391,6 @@ say(
 #
 # The stored runs have five seeds at each of three steps. Part I fits the digits (a loss of at most a hundredth of that of a guess, 0.023) only at a step of
 # 0.05. At 0.02 and 0.03 the line to Part II goes downhill, and such a line has no barrier by definition, so the claims are judged at 0.05.
-
 
 # %%
 def weighed(**setting):
@@ -375,15 +401,14 @@ def weighed(**setting):
     found = {"end_1": result["train_loss_1"][-1], "end_2": after[-1]}
     found |= {"highest": after[1:].max(), "beyond_1": loss[5], "beyond_2": loss[25]}
     right = [result[f"test_accuracy_{part}"][-1] for part in (1, 2)]
-    return found | {"gain": right[1] - right[0], "barrier": barrier(positions, loss)}  # fmt: skip
-
+    return found | {"gain": right[1] - right[0], "barrier": barrier(positions, loss)}
 
 # %%
 digits = {"dataset": "digits", "width": 8, "large": 500, "small": 20}
 digits |= {"iterations": 1200, "every": 25, "precision": "float32"}
-several = [{**digits, "step": s, "seed": i} for s in (0.02, 0.03, 0.05) for i in range(5)]  # fmt: skip
+steps_run = (0.02, 0.03, 0.05)
+several = [{**digits, "step": s, "seed": i} for s in steps_run for i in range(5)]
 seeds_run = Store().sweep("basins_digits", weighed, several, run=do, jobs=2)
-
 
 def over_seeds(step, key, factor=1):
     """A quantity of the stored runs at a step, one number a seed."""
@@ -391,18 +416,15 @@ def over_seeds(step, key, factor=1):
     values = factor * part.values(key) if part else []
     return Estimate(values, of="basins_digits")
 
-
 # %%
 rows = []
-for step in (0.02, 0.03, 0.05) if seeds_run else ():
+for step in steps_run if seeds_run else ():
     e = {k: over_seeds(step, k) for k in ("end_1", "highest", "end_2", "barrier")}
     losses = [f"{e[k].low:.3g} to {e[k].high:.3g}" for k in e]
     gain = over_seeds(step, "gain", 100)
     rows.append([step, *losses, f"{gain:.1f}"])
-figures.table(
-    ["step", "end of Part I", "highest after", "end of Part II", "barrier", "test accuracy, points"],
-    rows or [["not run", *[""] * 5]],
-)  # fmt: skip
+head = ["step", "end of Part I", "highest after", "end of Part II", "barrier"]
+figures.table([*head, "test accuracy, points"], rows or [["not run", *[""] * 5]])
 
 # %% tags=["hide-input"]
 barriers, gains = over_seeds(0.05, "barrier"), over_seeds(0.05, "gain", 100)
@@ -421,20 +443,18 @@ say(
     seeds=len(barriers), above=above, low=barriers.low, high=barriers.high, gain=gains, ratio=theirs["ratio"], least=rise.low, most=rise.high,
     carries="does not carry over" if above > len(barriers) / 2 else "carries over",
     wall="no barrier" if (numbers["times"] or 2) <= 1.25 else "a barrier",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## Curvature at the ends and in between
 #
-# The largest eigenvalues of the Hessian come by Lanczos at five places on the line. The paper's explanation of the jump also needs
-# the noise of a small batch, its gradient minus that of the whole set: how much of it lies in the span of the leading eigenvectors?
-
+# We compute the largest eigenvalues of the Hessian by Lanczos iteration at five places on the line. The paper explains the jump by the noise of a small batch,
+# which is its gradient minus that of the whole set. So we also measure how much of this noise lies in the span of the leading eigenvectors.
 
 # %%
 def stored_local(t, k, examples, **setting):
     """Curvature on the line between the ends of a stored run."""
     return local(setting, Store().load("basins", setting)[0], t, k, examples)
-
 
 # %%
 places, k = [0.0, 0.25, 0.5, 0.75, 1.0], 10
@@ -445,7 +465,6 @@ more = [{**asked, "t": t, "k": k, "examples": 10000} for t in (0.0, 1.0)]
 more += [{**asked, "t": t, "k": 1, "examples": 50000} for t in places]
 more_runs = Store().sweep("basins_curvature", stored_local, more, run=do)
 
-
 # %% tags=["hide-input"]
 def draw_local(ax, found):
     """The largest eigenvalues at each place."""
@@ -455,22 +474,20 @@ def draw_local(ax, found):
         ax.plot(places, series, "o-", color=figures.COLORS["H"], label=label)
     ax.set_yscale("log")
 
-
 near = near_runs.results if len(near_runs) == len(places) else None
-labels = {"xlabel": "position t", "ylabel": "eigenvalue", **titles}
-panels = figures.here_and_stored(draw_local, near_here, near, **labels)
+panels = figures.here_and_stored(draw_local, near_here, near, xlabel="position t", ylabel="eigenvalue", **titles)
 whole = [r["eigenvalues"][0] for r in more_runs.where(examples=50000).results]
 if len(whole) == len(places):
-    panels[1].plot(places, whole, "s--", color=figures.COLORS["theory"], label="largest, all images")  # fmt: skip
+    panels[1].plot(places, whole, "s--", color=figures.COLORS["theory"], label="largest, all images")
 figures.figure(
     "fig_local", *panels,
     caption="The ten largest eigenvalues of the Hessian on the line, on CIFAR-10 over 2,000 training images. Dashed: the largest over all 50,000.",
     alt="Two panels, left this run, right the stored run on CIFAR-10: the ten largest eigenvalues on a logarithmic axis at "
     "five positions from the end of Part I at 0 to the end of Part II at 1.",
-)  # fmt: skip
+)
 
 # %% tags=["hide-input"]
-held = [100 * np.mean(r["noise_share"]) for r in more_runs.where(examples=10000).results]  # fmt: skip
+held = [100 * np.mean(r["noise_share"]) for r in more_runs.where(examples=10000).results]
 both = held if len(held) == 2 else [None, None]
 top = whole if len(whole) == len(places) else [None] * len(places)
 say(
@@ -479,14 +496,13 @@ say(
     of the Hessian, their share would be that of the ten eigenvalues in the trace; this comparison is [registered](../book/claims.md) for the runs with a control
     arm.""",
     first=top[0], last=top[-1], held_1=both[0], held_2=both[1],
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ### Every eigenvalue of G
 #
-# $G$, the part of $H$ that is left when the examples are fitted, has rank at most $N(C-1)$. So all of its 2,472,266 eigenvalues can be
-# found at both ends of the stored run, from a matrix of order 9,000 over the first 1,000 training images.
-
+# $G$, the part of $H$ that is left when the examples are fitted ([Chapter 2](02_ggn.ipynb)), has rank at most $N(C-1)$. All of its 2,472,266 eigenvalues over
+# the first 1,000 training images therefore follow from a matrix of order 9,000. We compute them at both ends of the stored run.
 
 # %%
 def end_spectrum(part, examples, **setting):
@@ -499,79 +515,65 @@ def end_spectrum(part, examples, **setting):
     found |= {"eigenvalues": s.eigenvalues[-rank:], "seconds": s.seconds}
     return found | {f"error_{k}": v for k, v in s.certificates.items()}
 
-
 # %%
 both_ends = [{**asked, "part": part, "examples": 1000} for part in (1, 2)]
 spectra = Store().sweep("basins_spectra", end_spectrum, both_ends, run=do)
 counts = [count_outliers(r["eigenvalues"], "ratio") for r in spectra.results]
-there = [int((r["eigenvalues"] > 1e-12 * r["eigenvalues"][-1]).sum()) for r in spectra.results]  # fmt: skip
+beyond = lambda v: int((v > 1e-12 * v[-1]).sum())
+there = [beyond(r["eigenvalues"]) for r in spectra.results]
 zeros = [int(r["parameters"]) - n for r, n in zip(spectra.results, there)]
 
 # %% tags=["hide-input"]
 if spectra:
     ax = figures.panel("every eigenvalue of G")
     for r, q in zip(spectra.results, spectra.parameters):
-        color, name = (
-            figures.SERIES[q["part"] + 1],
-            f"end of Part {'I' * q['part']}",
-        )
-        figures.ranked(ax, r["eigenvalues"], color, name)
+        figures.ranked(ax, r["eigenvalues"], figures.SERIES[q["part"] + 1], f"end of Part {'I' * q['part']}")
     ax.legend()
     figures.figure(
         "fig_complete", ax, caption="All eigenvalues of $G$ that are not zero by its rank, at both ends of the stored run on CIFAR-10, against rank.",
         alt="Magnitudes of the eigenvalues of G against rank from the largest, both axes logarithmic, at the ends of Part I and Part II "
         "of the stored run on CIFAR-10.",
-    )  # fmt: skip
-one = lambda values, i: values[i] if len(spectra) == 2 else Estimate(of="basins_spectra")  # fmt: skip
+    )
+one = lambda values, i: values[i] if len(spectra) == 2 else Estimate(of="basins_spectra")
 say(
     """**Reading.** By the ratio rule {outliers_1} eigenvalues of $G$ are outliers at the end of Part I and {outliers_2} at the end of Part II, where ten classes would
-    give 9. Of {M:,} eigenvalues {zeros_1:,} and {zeros_2:,} are zero (below $10^{{-12}}$ of the largest); the rank alone makes {least:,} of them zero.""",
+    give 9. Of {M:,} eigenvalues {zeros_1:,} and {zeros_2:,} are zero (below $10^{-12}$ of the largest); the rank alone makes {least:,} of them zero.""",
     outliers_1=one(counts, 0), outliers_2=one(counts, 1), zeros_1=one(zeros, 0), zeros_2=one(zeros, 1),
     M=one([int(r["parameters"]) for r in spectra.results], 0),
     least=one([int(r["parameters"]) - 9000 for r in spectra.results], 0),
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ### Walk the line
 #
-# The position on the line decides how large the leading eigenvalues are. In Jupyter the five largest are computed anew where the slider is released, on
-# the first 50 training images.
-
+# Choose a position on the line. In Jupyter the five largest eigenvalues are computed where the slider is released, on the first 50 training images.
 
 # %%
 WALK = 50
 walk_data, walk_model, walk_start, walk_end = ends(setting, here)
 walk_x, walk_y = walk_data.inputs[:WALK], walk_data.targets[:WALK]
 
-
 def leading(t):
     """The five largest eigenvalues at position t, largest first."""
     there = (1 - t) * walk_start + t * walk_end
     risk = EmpiricalRisk(walk_model, walk_x, walk_y).at(there)
-    return top_eigenpairs(risk.hessian(), 5, tolerance=1e-2, progress=False).eigenvalues  # fmt: skip
-
+    options = {"tolerance": 1e-2, "progress": False}
+    return top_eigenpairs(risk.hessian(), 5, **options).eigenvalues
 
 # %% tags=["hide-input"]
 def walked(t):
     """The line with a mark at t, and the largest eigenvalues there."""
     one = {"xlabel": "position t", "ylabel": "training loss", "xlim": (-1.05, 2.05)}
-    two = {
-        "xlabel": "rank from the largest",
-        "ylabel": "eigenvalue",
-        "ylim": LIMITS,
-    }
+    two = {"xlabel": "rank from the largest", "ylabel": "eigenvalue", "ylim": LIMITS}
     left, right = (figures.panel("", **axes, yscale="log") for axes in (one, two))
     loss, values = np.asarray(line_here["train_loss"]), leading(t)
     now = np.exp(np.interp(t, positions, np.log(loss)))
     left.plot(positions, loss, color=COLOR["train"])
     left.plot([t], [now], "o", ms=8, color=figures.COLORS["theory"])
-    shown = np.where(
-        values < LIMITS[0], np.nan, values
-    )  # below the axis: not drawn
+    shown = np.where(values < LIMITS[0], np.nan, values)  # below the axis: not drawn
     right.plot(range(1, 6), shown, ".-", color=figures.COLORS["H"])
     sentence = f"At t = {t:.2f} the training loss is {now:.3g}; the largest eigenvalue, on {WALK} images, is {values[0]:.3g}."
     return sentence, left, right
-
 
 sizes = (3, 5) if p.scale == "smoke" else (13, 61)
 stops, fine = ([round(float(t), 2) for t in np.linspace(-1, 2, n)] for n in sizes)
@@ -583,7 +585,7 @@ explore(
     walked, {"t": stops}, name="fig_explore_line", start={"t": stops[len(stops) // 3]}, live={"t": fine}, labels={"t": "position t"},
     alt="Left, training loss on the line with a mark at the position chosen; right, the five largest eigenvalues there.",
     caption="Loss over all training images and leading eigenvalues over 50 of them, on the line of this page's run. Eigenvalues below the axis are not drawn.",
-)  # fmt: skip
+)
 losses = np.exp(np.interp(stops, positions, np.log(line_here["train_loss"])))
 correlation = float(spearmanr(losses, tops).statistic)
 say(
@@ -591,7 +593,7 @@ say(
     correlate with {correlation:.2f}, where 1 is the same order. {word}.""",
     low=stops[int(np.argmin(losses))], flat=stops[int(np.argmin(tops))],
     correlation=correlation, word=f"Higher loss {'goes' if correlation > 0.5 else 'does not go'} with higher curvature here",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## Checks
@@ -599,7 +601,7 @@ say(
 # %% tags=["nbval-check-output", "hide-input"]
 end = positions.index(1.0)
 drift = abs(line_here["test_accuracy"][end] - here["test_accuracy_2"][-1])
-check("half precision changes the test accuracy at the end by less than 0.002", drift, below=0.002)  # fmt: skip
+check("half precision changes the test accuracy at the end by less than 0.002", drift, below=0.002)
 small = mnist(20, seed=0)
 net = alexnet(1, seed=0, dtype=torch.float64)
 x = F.pad(small.inputs.view(-1, 1, 28, 28), [2, 2, 2, 2]).repeat(1, 3, 1, 1)
@@ -607,8 +609,8 @@ risk = EmpiricalRisk(net, x, small.targets)
 matrix = risk.hessian() @ torch.eye(risk.num_parameters).double()
 exact = np.linalg.eigvalsh(matrix.numpy())[-1]
 lanczos = top_eigenpairs(risk.hessian(), 1).eigenvalues[0]
-check("Lanczos against all eigenvalues of a small network", abs(lanczos / exact - 1), below=1e-8)  # fmt: skip
-errors = [float(r[name]) for r in spectra.results for name in r if name.startswith("error_")]  # fmt: skip
+check("Lanczos against all eigenvalues of a small network", abs(lanczos / exact - 1), below=1e-8)
+errors = [float(r[name]) for r in spectra.results for name in r if name.startswith("error_")]
 if errors:
     check("certificates of the complete spectra", max(errors), below=1e-6)
 
@@ -644,4 +646,4 @@ verdicts("06_basins")
 # ## Provenance
 
 # %% tags=["hide-input"]
-foot(p, run, line_run, near_runs, more_runs, seeds_run, big, tried, large_runs, arm_runs, spectra)  # fmt: skip
+foot(p, run, line_run, near_runs, more_runs, seeds_run, big, tried, large_runs, arm_runs, spectra)

@@ -18,9 +18,10 @@
 # > to leave the bulk ([Sagun et al. 2017](../book/references.md), Appendix B, Theorems 1 and 2).
 #
 # $G = \frac1N \sum_n g_n g_n^\top$ is a mean over $N$ examples. With infinitely many examples it would be its expectation $\Sigma$, the **population covariance**. With
-# $M$ parameters and $N$ examples of the same order the eigenvalues of $G$ are far from those of $\Sigma$, however large both numbers are. How far, and in which way,
-# random-matrix theory says. This chapter simulates what it says where $\Sigma$ is known; [Chapter 8](08_examples.ipynb) applies it to logistic regression, [Chapter
-# 9](09_population.ipynb) to trained networks and to any $\Sigma$.
+# $M$ parameters and $N$ examples of the same order the eigenvalues of $G$ are far from those of $\Sigma$, however large both numbers are. Random-matrix theory says how far,
+# and in which way. Its words: the **bulk** is the interval that most eigenvalues of $G$ fill, its ends are the **edges**; a **spike** is an eigenvalue of $\Sigma$ that
+# differs from the others, and an **outlier** an eigenvalue of $G$ outside the bulk. This chapter simulates the theory where $\Sigma$ is known.
+# [Chapter 8](08_examples.ipynb) applies it to logistic regression, [Chapter 9](09_population.ipynb) to trained networks and to any $\Sigma$.
 #
 # Throughout, $\alpha = M/N$, and $X$ is an $M \times N$ matrix of independent entries of mean zero and variance one, so that $G = \frac1N \Sigma^{1/2} X X^\top
 # \Sigma^{1/2}$ ([all symbols](../book/notation.md)).
@@ -82,7 +83,7 @@ this_run(p)
 # \rho(\lambda) = \frac{\sqrt{(\lambda_+ - \lambda)(\lambda - \lambda_-)}}{2\pi\alpha\lambda} ,
 # $$
 #
-# and if $M > N$ a share $1 - 1/\alpha$ of them is zero. So the ratio alone decides the spread. We measure agreement by the Kolmogorov-Smirnov distance: the largest
+# and if $M > N$ a share $1 - 1/\alpha$ of them is zero. The ratio alone decides how far they spread. We measure agreement by the Kolmogorov-Smirnov distance: the largest
 # difference between the share of eigenvalues below $x$ in the sample and in the law. It runs over all $x$ above $10^{-6}$ of the largest eigenvalue, so exact zeros enter
 # it as a share only.
 
@@ -133,10 +134,10 @@ say(
 # %% [markdown]
 # ## The edge
 #
-# Where exactly is the largest eigenvalue? We draw many samples at two sizes. A shortcut makes this cheap: a normal $X$ keeps its distribution under rotations, so a
-# Householder reflection can turn its first row into $(r, 0, \dots, 0)$, where the length $r$ of a normal vector is a chi variable. Another one, from the other side, does
-# the same to the first column below, and so on. What is left are two diagonals of independent chi variables. `spiked_wishart` draws them directly, in time $N$ instead of
-# $N^3$: a faster way to the same distribution, nothing else.
+# Where exactly is the largest eigenvalue? We draw many samples at two sizes. A shortcut makes this cheap. A normal $X$ keeps its distribution under rotations and
+# reflections. So a Householder reflection can turn its first row into $(r, 0, \dots, 0)$, where $r$ is the length of a normal vector (its distribution is called *chi*).
+# Another one, from the other side, does the same to the first column below, and so on. Two diagonals of independent chi variables are left. `spiked_wishart` draws these
+# directly, in time $N$ instead of $N^3$. The distribution of the eigenvalues is the same.
 
 
 # %%
@@ -204,7 +205,7 @@ say(
 #
 # Now let one population eigenvalue, the spike, be $\ell > 1$ and the others one. There is a transition at $c = 1 + \sqrt\alpha$, found by Baik, Ben Arous and Péché:
 #
-# * $\ell < c$: the largest sample eigenvalue stays at the edge $(1+\sqrt\alpha)^2$ with Tracy-Widom fluctuations, whatever $\ell$ is.
+# * $\ell < c$: the largest sample eigenvalue stays at the edge $(1+\sqrt\alpha)^2$ and fluctuates by the Tracy-Widom law, whatever $\ell$ is.
 # * $\ell > c$: it leaves the bulk for $\psi(\ell) = \ell\left(1 + \frac{\alpha}{\ell - 1}\right)$. It fluctuates by a normal law of variance $2\ell^2 \psi'(\ell)/N$,
 #   where $\psi'(\ell) = 1 - \alpha/(\ell-1)^2$. Its eigenvector has squared cosine $\ell\psi'(\ell)/\psi(\ell)$ with that of the population (below: their overlap), which
 #   is less than one even for infinite $M$ and $N$.
@@ -360,8 +361,9 @@ explore(
 # %% [markdown]
 # ### Every statement of Theorem 1, tested
 #
-# The stored runs hold 50 samples a seed for each of three ratios, seven spikes and four sizes up to $N = 6{,}400$. Every sample has random numbers of its own. A test
-# must be able to fail: we pool the samples of a cell and divide their distance from the law by what as many draws from that law exceed once in a thousand times.
+# The stored runs hold 50 samples a seed for each combination of three ratios, seven spikes and four sizes up to $N = 6{,}400$, each with random numbers of its own. We take
+# all samples of one combination (a cell of the table) together, and measure their distance from the law. It is divided by the distance that as many draws from the law itself
+# exceed once in a thousand times: a number above one says that the law does not hold there.
 
 # %%
 SIZES, DISTANCES = [100, 400, 1600, 6400], [0.0, 0.5, 0.8, 1.0, 1.5, 2.0, 4.0]

@@ -17,7 +17,8 @@
 # > 454.4, 819.5 and 92.7 at a ratio $\alpha = M/N$ of parameters to examples of 1, 2 and 0.02 ([Sagun et al. 2017](../book/references.md), Appendix B, Examples 1 and 2,
 # > Figure 10).
 #
-# Here the population covariance is known exactly, so the laws of [Chapter 7](07_random_matrix.ipynb) say where each outlier should be.
+# Here the population covariance, the mean of $x x^\top$ over infinitely many examples, is known exactly. So the laws of [Chapter 7](07_random_matrix.ipynb) say where each
+# outlier should be. A *blob* is a cluster of normal points around a centre.
 #
 # With one output $f = \langle w, x\rangle$ the second term of the Hessian is zero, and $H = G = \frac1N \sum_n c_n x_n x_n^\top$. Here $c_n = p_n(1-p_n)$ for the
 # probability $p_n$ of a class; near $w = 0$ all $c_n$ are 1/4. For blobs, $x = \mu_k + \xi$ with centre $\mu_k$ and standard normal $\xi$, so that
@@ -178,7 +179,10 @@ def parted(distance, alpha, seed=p.seed):
     ax.axvline(place, color=figures.COLORS["H"], ls=":")
     needed = 2 * alpha**0.25
     side = "above" if distance > needed else "not above"
-    sentence = f"Distance {distance:g}, {side} the {needed:.2f} needed at M/N = {alpha:g}: "
+    sentence = (
+        f"Distance {distance:g}, {side} the {needed:.2f} needed "
+        f"at M/N = {alpha:g}: "
+    )
     return sentence + f"largest {values[-1]:.2f}, by theory {place:.2f}.", ax
 
 
@@ -311,8 +315,8 @@ say(
 # %% [markdown]
 # ## One blob, at several sizes
 #
-# Example 1 says that one blob gives the Marchenko-Pastur law. We compare its distance from the law with that of white normal data of the same size, for which the law is
-# exact up to finite size. Centring uses up one example.
+# Example 1 says that one blob gives the Marchenko-Pastur law. We compare its distance from the law with that of white data of the same size ($\Sigma = I$, normal), for which
+# the law is exact but for the finite size. Centring uses up one example.
 
 
 # %%
@@ -381,8 +385,8 @@ figures.table(head, rows)
 # %% [markdown]
 # ## More classes: softmax
 #
-# With $C$ classes and a softmax the outputs are $C$ linear functions of $x$, $M = Cd$, and $H = \frac1N \sum_n A_n \otimes x_n x_n^\top$. When all weights are equal, so
-# are all probabilities, and $A_n = \frac1C (I - \frac1C \mathbf{1}\mathbf{1}^\top)$ for every example. The Hessian is then a Kronecker product: each eigenvalue of
+# With $C$ classes and a softmax the outputs are $C$ linear functions of $x$, $M = Cd$, and $H = \frac1N \sum_n A_n \otimes x_n x_n^\top$. The Kronecker product $\otimes$
+# has a copy of $x_n x_n^\top$ for each entry of $A_n$, times this entry. When all weights are equal, so are all probabilities, and $A_n = \frac1C (I - \frac1C \mathbf{1}\mathbf{1}^\top)$ for every example. The Hessian is then a Kronecker product: each eigenvalue of
 # $\frac1{CN}\sum_n x_n x_n^\top$ appears $C - 1$ times, beside $d$ zeros. Centred data of $C$ blobs has $C - 1$ spikes, so there are $(C-1)^2$ outliers.
 
 
@@ -468,7 +472,7 @@ if pairs:
 # ## Limits
 #
 # * The sizes of Figure 10 were chosen from the numbers that they then explain. What is judged below is only that other choices explain them too.
-# * With larger weights the softmax probabilities differ between examples, and the Kronecker product is lost.
+# * With larger weights the softmax probabilities differ between examples, and the Hessian is no longer one Kronecker product.
 # * A blob has independent entries around its centre. Real clusters do not ([Chapter 9](09_population.ipynb)).
 #
 # ## Try it

@@ -16,8 +16,10 @@
 # > **The paper's claims.** In a network the gradients are correlated, so that the population covariance $\Sigma$ is not the identity. The spectrum of $\Sigma$ can be
 # > precisely mapped to the one of $G$; extensions to correlated data appear to be unavailable ([Sagun et al. 2017](../book/references.md), Appendix B).
 #
-# For the first term $G$ of a trained network we ask three questions. Does its bulk follow the Marchenko-Pastur law? Does the law of its own population covariance explain
-# it? And when does that law apply at all? [Chapter 7](07_random_matrix.ipynb) has the theory for $\Sigma = I$ and spikes.
+# $G$, the first term of the Hessian ([Chapter 2](02_ggn.ipynb)), is a sum over examples, so it is a *sample covariance*: an average over the $N$ examples at hand. The
+# *population covariance* $\Sigma$ is the same average over infinitely many examples. Random matrix theory says how the eigenvalues of a sample covariance differ from those
+# of its population. [Chapter 7](07_random_matrix.ipynb) has the theory for $\Sigma = I$ and for spikes. Here we ask three questions about a trained network. Does the bulk
+# of $G$ follow the Marchenko-Pastur law, which belongs to $\Sigma = I$? Does the law that belongs to its own $\Sigma$ explain it? When does that law apply?
 
 # %% tags=["parameters", "hide-input"]
 scale: str = "quick"  # smoke, quick or paper
@@ -74,16 +76,17 @@ this_run(p)
 # %% [markdown]
 # ## Any population covariance
 #
-# For the bulk and the places of outliers the extension to correlated data is older than the paper ([Silverstein 1995, Bai and Yao 2012](../book/references.md);
-# fluctuations: [Lee and Schnelli 2016, Knowles and Yin 2017](../book/references.md)). The tool is the function $m(z) = \frac1N \sum_i \frac{1}{\lambda_i - z}$ of the
-# eigenvalues $\lambda_i$ of the $N \times N$ matrix $\frac1N X^\top \Sigma X$, which has the same nonzero eigenvalues as $G$. Just above the real axis its imaginary
-# part, over $\pi$, is the density of these eigenvalues. For large $M$ and $N$ it solves Silverstein's equation,
+# The theory for correlated data is older than the paper. [Silverstein 1995, Bai and Yao 2012](../book/references.md) give the bulk and the places of outliers,
+# [Lee and Schnelli 2016, Knowles and Yin 2017](../book/references.md) the fluctuations. The tool is a function of a complex number $z$, the *Stieltjes transform*
+# $m(z) = \frac1N \sum_i \frac{1}{\lambda_i - z}$. The $\lambda_i$ are the eigenvalues of the $N \times N$ matrix $\frac1N X^\top \Sigma X$, which has the same nonzero
+# eigenvalues as $G$. The transform holds the whole spectrum: its imaginary part just above the real axis, divided by $\pi$, is the density of the eigenvalues. For large
+# $M$ and $N$ it solves Silverstein's equation,
 #
 # $$
 # z = -\frac1m + \alpha\, \Big\langle \frac{t}{1 + t m} \Big\rangle_t ,
 # $$
 #
-# where the brackets are the mean over the population eigenvalues $t$, whatever these are, and $\alpha = M/N$.
+# where the brackets are the mean over the eigenvalues $t$ of $\Sigma$, whatever these are, and $\alpha = M/N$.
 #
 # **The case $t = 1$ by hand.** Multiplying by $m(1+m)$ gives a quadratic,
 #
@@ -92,12 +95,12 @@ this_run(p)
 # $$
 #
 # Its discriminant $(z + 1 - \alpha)^2 - 4z$ is $(z - \lambda_+)(z - \lambda_-)$ with $\lambda_\pm = (1 \pm \sqrt\alpha)^2$, negative between these two and nowhere else.
-# There $\operatorname{Im} m = \sqrt{(\lambda_+ - z)(z - \lambda_-)}\,/\,2z$. The $M$ eigenvalues of $G$ are these and zeros, so that their density is $\operatorname{Im}
-# m / (\pi\alpha)$: the Marchenko-Pastur law.
+# There $\operatorname{Im} m = \sqrt{(\lambda_+ - z)(z - \lambda_-)}\,/\,2z$. The $M$ eigenvalues of $G$ are the $\lambda_i$ and zeros, so their density is
+# $\operatorname{Im} m / (\pi\alpha)$: the Marchenko-Pastur law.
 #
-# In general the equation is solved numerically (`DeformedMarchenkoPastur`). Outside the bulk $m$ is real, and with $\ell = -1/m$ the right-hand side becomes the map from
-# population to sample, $\psi(\ell) = \ell + \alpha\, \ell\, \langle t/(\ell - t) \rangle_t$. Where $\psi' > 0$, a population eigenvalue $\ell$ has a sample eigenvalue at
-# $\psi(\ell)$ outside the bulk; where $\psi'$ vanishes are the edges.
+# In general the equation is solved numerically (`DeformedMarchenkoPastur`). Outside the bulk $m$ is real. With $\ell = -1/m$ the right-hand side becomes
+# $\psi(\ell) = \ell + \alpha\, \ell\, \langle t/(\ell - t) \rangle_t$, which maps an eigenvalue of the population to one of the sample. Where $\psi' > 0$, an
+# eigenvalue $\ell$ of $\Sigma$ gives an outlier of $G$ at $\psi(\ell)$. The edges of the bulk lie where $\psi' = 0$.
 #
 # Below, half of 100 population eigenvalues are 1, half are 6, and one more is 30.
 
@@ -148,12 +151,11 @@ explore(
 # G = \frac1N \sum_n U_n U_n^\top .
 # $$
 #
-# Softmax ignores a constant added to all outputs, so $U_n$ has rank $C - 1$: each example contributes $C - 1$ columns. If all columns were independent, theory would
-# apply with $N(C-1)$ in the place of $N$. If those of one example always came together, it would apply with $N$.
+# Softmax ignores a constant added to all outputs, so $U_n$ has rank $C - 1$: each example contributes $C - 1$ columns. If all these columns were independent, the theory
+# would apply with $N(C-1)$ in the place of $N$. If the columns of one example were all alike, it would apply with $N$. We try both.
 #
-# What is $\Sigma$? At given weights it is the same matrix over infinitely many digits. We take the digits that were not used for training: as many as in the training set
-# are a *fresh* sample, and all others estimate $\Sigma$. At the random start the training set is a fresh sample itself; at the end it is not, since the weights depend on
-# it.
+# $\Sigma$ needs infinitely many digits. We estimate it from digits that were not used for training. As many of these as there are in the training set are put aside as a
+# *fresh* sample, and all others estimate $\Sigma$. At the random start the training set is a fresh sample too. At the end it is not, because the weights depend on it.
 
 
 # %%
@@ -193,8 +195,8 @@ NAMES = [
 NAMES = dict(zip(LAWS, [*NAMES, "law of Σ, N", "law of Σ, N(C − 1)"]))
 
 # %% [markdown]
-# Marchenko-Pastur is given three tries on the bulk without the $C$ largest eigenvalues: with $N$ and with $N(C-1)$ examples and the variance of the bulk, and with ratio
-# and variance fitted to come as near as possible. The law of $\Sigma$ is fitted to nothing.
+# We compare the bulk, without its $C$ largest eigenvalues, with three Marchenko-Pastur laws: those for $N$ and for $N(C-1)$ columns with the variance of the bulk, and the
+# nearest one of all, whose ratio and variance are fitted. The law of $\Sigma$ has no parameter to fit.
 
 # %% tags=["hide-input"]
 panels = []
@@ -237,8 +239,8 @@ word = (
 numbers = {"loss": loss, "word": word, "mp_start": start[0][2], "mp_end": end[0][2]}
 numbers |= {"law_start": start[0][4], "law_end": end[0][4], "law_fresh": end[1][4]}
 say(
-    """**Reading.** At the start the nearest Marchenko-Pastur law is {mp_start:.3f} away from the bulk, the law of $\\Sigma$ with $N(C-1)$ columns {law_start:.3f} from the whole spectrum. After {steps:,} steps, at a training loss of {loss:.3f}
-    ({word}), it is {mp_end:.3f} and {law_end:.3f} for the training digits, and {law_fresh:.3f} for fresh ones.""",
+    """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps:,} steps, at a training loss of {loss:.3f}
+    ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}.""",
     steps=p.iterations,
     **numbers,
 )
@@ -246,9 +248,10 @@ say(
 # %% [markdown]
 # ## How near is near?
 #
-# No sample follows its law exactly, and our $\Sigma$ is an estimate from a few thousand digits. We simulate both. Take normal columns with exactly the estimated
-# $\Sigma$: one set of the size of the held-out digits gives an estimate, another of the size of the training set a sample. Their distance is what one must expect if the
-# law is right: the **null**. The same simulation tells how far each leading eigenvalue of a sample may lie from that of its population.
+# No sample follows its law exactly, and our $\Sigma$ is an estimate from a few thousand digits. How large a distance do these two errors alone explain? We simulate it with
+# normal columns whose covariance is exactly the estimated $\Sigma$. One set, of the size of the held-out digits, gives an estimate of $\Sigma$. Another, of the size of the
+# training set, gives a sample. The distance between this sample and the law of this estimate is called the **null**: if the law is right, the distance of the digits is about
+# as large. The same simulation says how far each leading eigenvalue of a sample may lie from that of its population.
 
 
 # %%
@@ -352,9 +355,9 @@ numbers |= {
     "z_start": rms(plugged, 0, 0),
 }
 say(
-    """**Reading.** On this page the root mean square deviation of the $C(C-1)$ leading eigenvalues of fresh digits from the null is {off_start:.1f} standard deviations at the start and {off_end:.1f} at the end; normal columns would give about 1.
+    """**Reading.** On this page the $C(C-1)$ leading eigenvalues of fresh digits deviate from those of the null by {off_start:.1f} standard deviations at the start and by {off_end:.1f} at the end (root mean square). Normal columns would give about 1.
 
-    In the stored runs ({n} digits) the distance from the law of $\\Sigma$, with $N(C-1)$ columns, is {start:.1f} times its null at the start and {end:.1f} times at the end for fresh digits; with $N$ columns it is {start_few:.1f} and {end_few:.1f} times. Leading eigenvalues deviate by {z_start:.1f} and
+    In the stored runs ({n} digits) the distance from the law of $\\Sigma$ with $N(C-1)$ columns is {start:.1f} times its null at the start, and {end:.1f} times at the end for fresh digits. With $N$ columns it is {start_few:.1f} and {end_few:.1f} times the null. The leading eigenvalues deviate by {z_start:.1f} and
     {z_end:.1f} standard deviations.""",
     n=800,
     z_end=rms(plugged, 1, 1),
@@ -364,10 +367,10 @@ say(
 # %% [markdown]
 # ## When does the theory apply?
 #
-# With digits $\Sigma$ is uncertain, and fresh ones are scarce. A Gaussian mixture has neither problem: its $\Sigma$ is computed from 100,000 examples. The network is
-# 20-8-5 ($M = 213$), the mixture has five classes four deviations apart, and $N$ is 100, 400 or 1,600. Three things can break the theory: columns that are not normal,
-# the $C - 1$ columns of an example that come together, and examples of very different weight. To part them we also take **one column of each example**, $N(C-1)$ examples
-# in all: independent columns with their true lengths.
+# Fresh digits are scarce, so their $\Sigma$ stays uncertain. From a Gaussian mixture we can draw as many examples as we like, and compute $\Sigma$ from 100,000 of them.
+# The network is 20-8-5 ($M = 213$), the mixture has five classes whose centres are four standard deviations apart, and $N$ is 100, 400 or 1,600. Three things can break the
+# theory: the columns are not normal; the $C - 1$ columns of one example depend on each other; some examples weigh much more than others. To separate the second from the
+# rest we also take **one column from each example**, of $N(C-1)$ examples. These columns are independent and keep their lengths.
 
 
 # %%
@@ -425,18 +428,18 @@ numbers |= {
     "adapted": each(lambda r: r["distance_effective"][1] / r["null_many"][1].mean())
 }
 say(
-    """**Reading.** At the random start, with $N = 1{,}600$, the spectrum is {start:.2f} times as far from the law of $\\Sigma$ as normal columns would be, at the end of training (loss {losses:.2f}) {end:.0f} times. With one column of each example it is {one:.0f} times.
+    """**Reading.** In the stored runs with $N = 1{,}600$ the distance from the law of $\\Sigma$ is {start:.2f} times its null at the random start, and {end:.0f} times at the end of training (loss {losses:.2f}). With one column from each example it is {one:.0f} times at the end, so the dependence within an example is not the main reason.
 
-    The weights of the examples change. $A_n$ vanishes for an example that is fitted with confidence. At the start {many:.0f} of 1,600 fresh examples carry $G$, at the end {few:.0f}: the badly fitted ones. With that number in the place of $N$ the distance is {adapted:.0f} times the null. At the random start the law misses by about
-    twice what sampling explains. It loses its premise as the examples are fitted: a few examples of very different weight are no sample of many alike.""",
+    A likely reason is the weight of the examples. $A_n$ vanishes for an example that is fitted with confidence. In effect {many:.0f} of 1,600 fresh examples contribute to $G$ at the start, and {few:.0f} at the end: those that are fitted badly. With this number in the place of $N$ the distance is still {adapted:.0f} times the null. The law assumes many examples of like weight. At the end of training a few examples
+    of very different weight remain, and the law no longer applies.""",
     **numbers,
 )
 
 # %% [markdown]
 # ## Outliers and classes
 #
-# Of the class structure we take what is known before any spectrum is computed: the mean of $U_n$ over the examples of each class. Without these means, what remains of
-# the outliers? The stored runs also hold a second network, on five Gaussian clusters in 100 dimensions with one hidden layer of ten units ($M = $ 1,065, $N = 500$).
+# Do the classes make the outliers? We compute the mean of $U_n$ over the examples of each class, subtract it, and look at what remains of the outliers. The stored runs also
+# hold a second network, on five Gaussian clusters in 100 dimensions with one hidden layer of ten units ($M = $ 1,065, $N = 500$).
 
 
 # %%
@@ -506,10 +509,10 @@ law = of_digits(lambda r, i: r["distance"][i, 0, 2] / r["null"])
 
 # %% tags=["hide-input"]
 say(
-    """**Reading.** On the digits the largest ratio between successive eigenvalues of $G$ is behind rank $C - 1$ in {share_start:.0f} % of the stored runs at the start and in {share_end:.0f} % at the end. At the start the class means account for the outliers: without them {left_start:.2f} of the sum of the $C - 1$
-    largest is left. At the end it is {left_end:.2f}: the spread *within* classes has large eigenvalues of its own.
+    """**Reading.** On the digits the largest ratio between successive eigenvalues of $G$ is behind rank $C - 1$ in {share_start:.0f} % of the stored runs at the start and in {share_end:.0f} % at the end. Without the class means, a share of {left_start:.2f} of the sum of the $C - 1$
+    largest eigenvalues is left at the start, so the means account for most of the outliers. At the end it is {left_end:.2f}: the variation *within* classes then has large eigenvalues too.
 
-    The nearest Marchenko-Pastur law is {mp_start:.0f} times as far as it would be from white data at the start, and {mp_end:.0f} times at the end. $\\Sigma$ is not the identity with a few spikes: it falls over many decades.""",
+    The distance of the bulk from the nearest Marchenko-Pastur law is {mp_start:.0f} times that of white data ($\\Sigma = I$) at the start, and {mp_end:.0f} times at the end. $\\Sigma$ is not the identity with a few spikes: its eigenvalues fall over many decades.""",
     share_start=share[0].mean,
     share_end=share[1].mean,
     **dict(zip(["left_start", "left_end", "mp_start", "mp_end"], left + law)),
@@ -542,10 +545,10 @@ check("those of a population of two kinds fail it", far, above=0.03)
 # ## Limits
 #
 # * $\Sigma$ of the digits is estimated from a few thousand held-out ones. The null includes that, as if they had normal columns.
-# * Sample covariances with columns of different weight have laws of their own (separable covariances). They need the weights as a second population; we show the effect
-#   of the weights and do not solve that equation.
+# * Sample covariances whose columns differ in weight follow other laws (separable covariances), which need the weights as a second population. We show the effect of the
+#   weights and do not solve that equation.
 # * Distances look at eigenvalues above $10^{-6}$ of the largest.
-# * At the end training examples are fitted better than fresh ones, so that their $G$ is smaller, for a reason that no theory of independent data contains.
+# * At the end training examples are fitted better than fresh ones, and so their $G$ is smaller. A theory of independent data does not cover this.
 #
 # ## Try it
 #
@@ -553,7 +556,7 @@ check("those of a population of two kinds fail it", far, above=0.03)
 #
 # <details><summary>Answer</summary>
 #
-# It is. After 30 steps hardly any digit is fitted, so that all examples still carry $G$: `effective(risks[1].at(history.parameters[-1]))` is above nine tenths of the
+# It is. After 30 steps hardly any digit is fitted, so all examples still contribute to $G$: `effective(risks[1].at(history.parameters[-1]))` is above nine tenths of the
 # number of examples, where after 3,000 steps it is below a half.
 #
 # </details>

@@ -95,7 +95,7 @@ def sharpness(model, inputs, targets):
 
 # %%
 def descend(step, examples, iterations, seed):
-    """Gradient descent on the squared error: losses; at moments, sharpness and share."""
+    """Gradient descent on the squared error: losses, sharpness and share."""
     (inputs, labels), losses, found = small_digits(examples, seed), [], []
     targets = torch.eye(10, dtype=inputs.dtype)[labels]
     model = fully_connected([49, 30, 30, 10], activation="tanh", seed=seed)
@@ -131,7 +131,8 @@ here = {step: attempted(step, seed=p.seed, **setting) for step in p.steps}
 paper = p.scale == "paper"
 asked = setting if paper else {"examples": 500, "iterations": 3000}
 asked_steps = p.steps if paper else [2.0, 4.0, 6.0]
-grid = [{"step": t, "seed": s, **asked} for t in asked_steps for s in range(p.seeds)]  # fmt: skip
+grid = [{"step": t, "seed": s, **asked}
+        for t in asked_steps for s in range(p.seeds)]  # fmt: skip
 edge = Store().sweep("edge", descend, grid, run=paper, jobs=2)
 
 # %%
@@ -332,7 +333,8 @@ def classified(data, examples, seed):
 
 # %%
 split = {d: classified(d, p.examples, p.seed) for d in ("clusters", "digits")}
-grid = [{"data": d, "examples": 500, "seed": s} for d in split for s in range(p.seeds)]  # fmt: skip
+grid = [{"data": d, "examples": 500, "seed": s}
+        for d in split for s in range(p.seeds)]  # fmt: skip
 pairs = Store().sweep("classes", classified, grid, run=paper)
 
 
@@ -422,7 +424,7 @@ sides = Store().sweep("residual_sides", residual_sides, grid, run=paper)
 
 # %%
 def draw_sides(ax, found):
-    """Positive eigenvalues as dots and negative ones as rings, for each kind of data."""
+    """Positive eigenvalues as dots, negative ones as rings, for each kind of data."""
     for color, (name, values) in zip(figures.SERIES[3:], found.items()):
         figures.ranked(ax, values, color, name, floor=1e-6)
     ax.legend(fontsize=8)
@@ -475,7 +477,8 @@ def rebased(width, examples, seed):
 # %%
 near = rebased(64, p.examples, p.seed)
 widths = [16, 64, 256]
-grid = [{"width": w, "examples": 1000, "seed": s} for w in widths for s in range(p.seeds)]  # fmt: skip
+grid = [{"width": w, "examples": 1000, "seed": s}
+        for w in widths for s in range(p.seeds)]  # fmt: skip
 bases = Store().sweep("rebasin", rebased, grid, run=paper)
 
 

@@ -53,11 +53,13 @@ def shown_text(cell) -> tuple[list[str], list[str]]:
 
 def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     """What the line says that unfolds a cell."""
+    source = re.sub(r"^(# (fmt|isort|ruff): .*\n)+", "", source)
     if (first := re.match(r"# (?!%%)(.{3,60})\n", source)) and "injected-parameters" not in tags:
         return f"Code: {first[1].rstrip('.')}"
     kinds = {
         "parameters of this run": "injected-parameters" in tags,
-        "parameters": "parameters" in tags or "resolve(" in source,
+        "parameters": "parameters" in tags,
+        "imports and what the parameters may be": "resolve(" in source,
         "the figure above": len(names) == 1,
         "the figures above": len(names) > 1,
         "checks": re.search(r"^\s*check\(", source, re.M),
@@ -84,6 +86,7 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
             built.append(cell)
             continue
         tags, source = cell["metadata"].get("tags", []), text_of(cell["source"])
+        text_first = "text/markdown" in next(iter(cell.get("outputs", [])), {}).get("data", {})
         texts, names = shown_text(cell)
         cell["metadata"]["figures"] = names
         if "injected-parameters" in tags:
@@ -97,7 +100,7 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
             built += shown
             late.append(cell)
         else:
-            built += [*shown, cell] if folded and not cell["outputs"] else [cell, *shown]
+            built += [*shown, cell] if folded and (text_first or not cell["outputs"]) else [cell, *shown]
     if late:
         foot = len(built) - ("foot(" in text_of(built[-1]["source"]))
         built[foot:foot] = [markdown("## The code of this page", "code"), *late]

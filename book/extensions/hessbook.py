@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from textwrap import shorten
 
+import charts
 from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -242,7 +243,7 @@ class ResultsTable(SphinxDirective):
 
 
 class BenchmarkTable(SphinxDirective):
-    """The stored benchmark, a table for each task."""
+    """The stored benchmark: for each task bars of the times, and a table in a fold."""
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.env.srcdir) / "book" / "benchmark.json"
@@ -253,26 +254,45 @@ class BenchmarkTable(SphinxDirective):
         found = [nodes.paragraph("", where + f"median of {report['rounds']} rounds.")]
         for task, lines in report["tasks"].items():
             ours = lines[0]["seconds"]
-            rows = []
+            rows, drawn = [], []
             for line in lines:
                 if "failed" in line:
                     rows.append([line["what"], "failed", "", "", line["failed"]])
+                    drawn.append((line["what"], None, "failed"))
                     continue
-                scaled = f" (from {line['columns']} of {line['of']:,} columns)" if "columns" in line else ""
-                scaled += f" (the first one: {line['first_seconds']:.1f} s)" if "first_seconds" in line else ""
-                error = f"{line['error']:.0e}".replace("-", "\u2011") if line.get("error") else "exact"
-                digits = ",.0f" if line["seconds"] > 100 else ".2f"
-                seconds, peak = f"{line['seconds']:{digits}}\u00a0s", f"{line['peak_gib']:.1f}\u00a0GiB"
-                ratio = f"{line['seconds'] / ours:.1f}"
-                rows.append([line["what"] + scaled, seconds, ratio, peak, error])
+                rows.append(contender_row(line, ours))
+                what, seconds, ratio, _, error = rows[-1]
+                accuracy = "" if line is lines[0] else f"; {ratio} times ours, error {error}"
+                drawn.append((what, line["seconds"], seconds + accuracy))
             if task.startswith("dense, 100"):
                 limit = report["limit"]["seconds"]
                 rows.append([f"Limit: {report['limit']['what']}", f"{limit:.2f} s", f"{limit / ours:.1f}", "", ""])
-            found += [
-                nodes.rubric("", task.capitalize()),
-                table(["", "time", "ratio", "peak memory", "error"], rows),
-            ]
+                drawn.append((rows[-1][0], limit, rows[-1][1]))
+            title = task[0].upper() + task[1:]
+            numbers = table(["", "time", "ratio", "peak memory", "error"], rows)
+            found += [nodes.rubric("", title), charts.bars(drawn), *charts.folded("Time, memory and error", numbers)]
         return found
+
+
+# What a sentence of the code begins with a capital has none of its own.
+SMALL_NAMES = re.compile(r"^(Hesslib|Torch\.func|Curvlinops|Hessian-eigenthings)\b")
+
+
+def contender_row(line: dict, ours: float) -> list[str]:
+    """A contender's row: what it does, its time, that in units of ours, its memory and its error."""
+    scaled = f" (from {line['columns']} of {line['of']:,} columns)" if "columns" in line else ""
+    scaled += f" (the first one: {line['first_seconds']:.1f} s)" if "first_seconds" in line else ""
+    error = scientific(line["error"], 0) if line.get("error") else "exact"
+    digits = ",.0f" if line["seconds"] > 100 else ".2f"
+    seconds, peak = f"{line['seconds']:{digits}}\u00a0s", f"{line['peak_gib']:.1f}\u00a0GiB"
+    what = SMALL_NAMES.sub(lambda name: name[0].lower(), line["what"])
+    return [what + scaled, seconds, f"{line['seconds'] / ours:.1f}", peak, error]
+
+
+def scientific(value: float, digits: int = 1) -> str:
+    """A number as a mantissa and a power of ten."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa}×{charts.power(int(exponent), whole=True)}"
 
 
 def amount(value: float, unit: str) -> str:
@@ -288,19 +308,39 @@ def amount(value: float, unit: str) -> str:
 SMALL = 2**22  # bytes; a method that needs less mostly finds it in what the process holds already
 
 
+KINDS = {"products": ("gradient", "product"), "the matrix, all eigenvalues": ("matrix", "all ")}
+PART = "part of the spectrum"  # what all other methods are for
+
+
+def along_size(method: dict, classes: int) -> list[dict]:
+    """The measurements of a method that vary the number of parameters alone."""
+    return [row for row in method["rows"] if (row["N"], row["C"]) == (method["N"], classes)]
+
+
+def cost_lines(report: dict) -> nodes.raw:
+    """Time against the number of parameters, a panel for each kind of method."""
+    panels = {kind: {} for kind in (*KINDS, PART)}
+    for name, method in report["methods"].items():
+        kind = next((kind for kind, heads in KINDS.items() if name.startswith(heads)), PART)
+        points = [(row["M"], row["seconds"]) for row in along_size(method, report["classes"])]
+        panels[kind][f"{name}, N\u00a0=\u00a0{method['N']:,}"] = points
+    alt = "Seconds against the number of parameters on logarithmic axes, a line for each method."
+    return charts.lines({k: v for k, v in panels.items() if v}, "parameters M", "seconds", alt)
+
+
 class CostTable(SphinxDirective):
-    """The measured cost of each method, and the powers fitted to it."""
+    """The measured cost of each method as lines, and in folds as a table with the powers fitted to it."""
 
     def run(self) -> list[nodes.Node]:
         report = cost_report(self.env)
-        power = lambda fit, name: "" if not fit or fit[name] is None else f"{fit[name]:.2f}"
+        power = lambda fit, name: "" if not fit or fit[name] is None else f"{fit[name]:.2f}".replace("-", "−")
         fits, measured, sizes = [], [], (1e3, 1e4, 1e5, 1e6)
         for name, method in report["methods"].items():
             for what, word in (("seconds", "time"), ("bytes", "memory")):
                 fit = method["fit"][what]
                 worst = f"{fit['worst_factor']:.1f}" if fit else "too little to fit"
                 fits.append([name if word == "time" else "", word, *(power(fit, k) for k in "MNC"), worst])
-            rows = [r for r in method["rows"] if (r["N"], r["C"]) == (method["N"], report["classes"])]
+            rows = along_size(method, report["classes"])
             line = [f"{name}, N = {method['N']:,}"]
             for size in sizes:
                 near = [r for r in rows if abs(r["M"] / size - 1) < 0.3]
@@ -315,11 +355,10 @@ class CostTable(SphinxDirective):
             f"Memory is shown from {SMALL / 2**20:.0f} MiB on."
         )
         return [
+            cost_lines(report),
+            *charts.folded("Time and memory", table(["", *(f"M = {size:,.0f}" for size in sizes)], measured)),
+            *charts.folded("Fitted powers", table(["", "", "of M", "of N", "of C", "worst point"], fits)),
             nodes.paragraph("", where),
-            nodes.rubric("", "Time and memory"),
-            table(["", *(f"M = {size:,.0f}" for size in sizes)], measured),
-            nodes.rubric("", "Fitted powers"),
-            table(["", "", "of M", "of N", "of C", "worst point"], fits),
         ]
 
 
@@ -346,7 +385,7 @@ class CostPredictions(SphinxDirective):
                 ("the matrix in double precision", lambda m: amount(m["matrix_bytes"], "B")),
                 ("memory of the ten largest, 60 vectors", lambda m: amount(m["basis_bytes"], "B")),
                 ("memory of a density, 10 probes of 80 steps", lambda m: amount(m["density_bytes"], "B")),
-                ("multiply-adds of one product", lambda m: f"{m['multiply_adds']:.1e}"),
+                ("multiply-adds of one product", lambda m: scientific(m["multiply_adds"])),
                 ("one product on one thread of this machine", lambda m: amount(m["seconds_here"], "s")),
                 ("one product on a device", lambda m: amount(m["multiply_adds"] / 3e12, "s")),
                 ("one product on 64 devices", lambda m: amount(m["multiply_adds"] / 3e12 / 64, "s")),
@@ -376,6 +415,7 @@ def setup(app):
     app.add_directive("parameter-tables", ParameterTables)
     app.add_directive("notebook-table", NotebookTable)
     app.add_directive("results-table", ResultsTable)
+    app.add_css_file("charts.css")
     app.add_directive("benchmark-table", BenchmarkTable)
     app.add_directive("cost-table", CostTable)
     app.add_directive("cost-predictions", CostPredictions)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 from docutils import nodes
+from hessbook import kit
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
@@ -273,7 +274,8 @@ class Number(SphinxRole):
         found = match and read(self.env)["numbers"].get(match[1])
         if not found:
             return [], [self.inliner.reporter.error(f"number {self.text!r} is not in the ledger", line=self.lineno)]
-        return [nodes.Text(format(found[match[2] or "mean"], match[3] or ".3g"))], []
+        text = kit("numbers").typeset(format(found[match[2] or "mean"], match[3] or ".3g"), tex=False)
+        return [nodes.Text(text)], []
 
 
 class Count(SphinxRole):

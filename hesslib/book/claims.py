@@ -23,7 +23,7 @@ from scipy import stats
 
 from .._files import replacing
 from ..curvature.outliers import count_outliers
-from . import judging
+from . import judging, numbers
 from .closure import Experiment, experiments, present, tree
 from .parameters import ParameterError
 from .paths import ROOT
@@ -294,7 +294,7 @@ def context(claim: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         text = "not run"
         if found and found.count:
             number, interval = judging.estimate(found.values, entry.get("of", "mean"), entry.get("scale", "linear"))
-            text = judging.written(number, interval, entry.get("format", ""), entry.get("of") == "share")
+            text = numbers.measurement(number, interval, entry.get("format", ""), entry.get("of") == "share")
         record = found.record() if found and found.count else None
         yield entry.get("name", ""), {"quantity": entry["quantity"], "measured": text, "numbers": record}
 
@@ -325,7 +325,7 @@ def evaluate(claim: dict[str, Any]) -> dict[str, Any]:
     verdict, number, interval = judged(claim, found)
     low, high = judging.limits(claim)
     there, percent = found is not None and found.count > 0, claim.get("of") == "share"
-    text = judging.written(number, interval, claim.get("format", ""), percent) if number is not None else ""
+    text = numbers.measurement(number, interval, claim.get("format", ""), percent) if number is not None else ""
     labels = found.made if found else []
     join = lambda key: ", ".join(sorted({label[key] for label in labels}))
     finite = lambda v: None if not np.isfinite(v) else seven(v)

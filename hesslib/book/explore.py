@@ -14,7 +14,7 @@ from typing import Any
 
 from .._progress import bar
 from .figures import Panels, page_type, picture, place
-from .payload import NUMBERS
+from .payload import NUMBERS, PAGE
 
 PLAYS = 5  # values of the first control from which on it has a button that plays them
 LIMIT = 700_000  # characters of one exploration's HTML; a page has at most 1.5 MB in all
@@ -209,13 +209,10 @@ class Exploration:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         sentence, panels = self.frames[self.first]
-        view = self.widget()._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]
-        bundle = {
-            "application/vnd.jupyter.widget-view+json": view,
-            page_type(): self.html,
-            "text/plain": f"{self.alt} {sentence}",
-            NUMBERS: self.csv,
-        }
+        bundle = {page_type(): self.html, "text/plain": f"{self.alt} {sentence}", NUMBERS: self.csv}
+        if page_type() != PAGE:  # without a reader at the kernel no slider would move; viewers then take the PNG
+            view = "application/vnd.jupyter.widget-view+json"
+            bundle = {view: self.widget()._repr_mimebundle_()[view]} | bundle
         return bundle | ({"image/png": panels.png()} if panels else {})
 
     def widget(self):

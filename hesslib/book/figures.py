@@ -10,9 +10,10 @@ import sys
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import to_rgba_array
+from matplotlib.colors import to_rgb, to_rgba_array
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 from .payload import NUMBERS, PAGE
@@ -107,6 +108,17 @@ def thousands(ax) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
 
 
+def sparse_ticks(axis) -> None:
+    """On a logarithmic axis of less than two powers of ten, name between these 2 and 5 times them alone, in full."""
+    if axis.get_scale() != "log":
+        return
+    low, high = sorted(axis.get_view_interval())
+    powers = [e for e in range(-20, 20) if low <= 10.0**e <= high]
+    first = lambda v: round(v / 10 ** np.floor(np.log10(v) + 1e-9))
+    name = lambda v, _: f"{v:,g}" if len(powers) < 2 and first(v) in (2, 5) else ""
+    axis.set_minor_formatter(FuncFormatter(name))
+
+
 def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """What a panel shows, as (series, x, y): lines, points, outlines of bands, and corners of steps and bars."""
     found = []
@@ -114,6 +126,10 @@ def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
         if line.get_transform() == ax.transData:  # not those drawn across the whole panel
             found.append((line.get_label(), *np.asarray(line.get_xydata(), dtype=float).T))
     for points in ax.collections:
+        if isinstance(points, ContourSet):
+            ways = [] if points.filled else zip(points.levels, points.get_paths())
+            found += [(f"{level:g}", *np.asarray(way.vertices, dtype=float).T) for level, way in ways]
+            continue
         vertices = points.get_offsets() if len(points.get_offsets()) > 1 else points.get_paths()[0].vertices
         found.append((points.get_label(), *np.asarray(vertices, dtype=float).T))
     for patch in ax.patches:
@@ -159,6 +175,10 @@ class Panels:
         self.name, self.alt, self.figures = name, alt, [ax.figure for ax in panels]
         if len(panels) == 1 and tuple(self.figures[0].get_size_inches()) == STYLE["figure.figsize"]:
             self.figures[0].set_size_inches(WIDE)
+        for figure in self.figures:
+            for ax in figure.axes:
+                sparse_ticks(ax.xaxis)
+                sparse_ticks(ax.yaxis)
 
     def svg(self, index: int) -> str:
         """One panel as an SVG element that can stand within a page."""
@@ -311,6 +331,38 @@ def density(ax, values, law, bins: int = 30, label: str = "sample", name: str = 
     x = np.linspace(max(ends[0], 1e-3 * ends[-1]), ends[-1], 300)
     ax.plot(x, law.pdf(x), color=COLORS["theory"], label=name)
     ax.legend()
+
+
+def contours(ax, x, y, values, color: str = COLORS["H"], most: int = 9) -> None:
+    """Draw positive values (y, x) on a grid as filled contours, each level named: the lower the value the more opaque.
+
+    Levels are 1 and 3 times powers of ten, at most ``most`` of them; round numbers where fewer than three of these fit.
+    """
+    low, high = np.min(values), np.max(values)
+    levels = [c * 10.0**e for e in range(-12, 12) for c in (1, 3) if low < c * 10.0**e < high]
+    if len(levels) < 3:
+        levels = [v for v in MaxNLocator(6).tick_values(low, high) if low < v < high]
+    levels = levels[:: -(-len(levels) // most) or 1]
+    shades = [(*to_rgb(color), a) for a in np.linspace(0.75, 0.03, len(levels) + 1)]
+    ax.contourf(x, y, values, [0, *levels, np.inf], colors=shades)
+    if levels:
+        lines = ax.contour(x, y, values, levels, colors=INK, linewidths=0.5)
+        ax.clabel(lines, fmt="%g", fontsize=8)
+    ax.grid(False)
+
+
+def smooth_density(ax, eigenvalues, color: str, label: str = "", width: float = 0.01) -> None:
+    """Draw the density of eigenvalues: each a normal curve, ``width`` of the largest wide; the axis is logarithmic.
+
+    It ends at a tenth of the height that a single eigenvalue has.
+    """
+    values = np.asarray(eigenvalues, dtype=float)
+    sigma = width * (np.abs(values).max() or 1.0)
+    x = np.linspace(values.min() - 5 * sigma, values.max() + 5 * sigma, 400)
+    one = 1 / (sigma * np.sqrt(2 * np.pi) * len(values))
+    y = one * np.exp(-0.5 * ((x[:, None] - values) / sigma) ** 2).sum(1)
+    ax.plot(x, np.where(y > one / 10, y, np.nan), color=color, label=label or None)
+    ax.set_yscale("log")
 
 
 def law_ranks(ax, law, count: int, top: float, above: int = 0, **style) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from .numbers import rounding, written
 from .parameters import ParameterError
 from .paths import ROOT
 
@@ -106,39 +107,11 @@ def reason(entry: dict[str, Any]) -> str:
     return f"More than that would still be the same: {same()[entry['different']]['words']}."
 
 
-def number(value: float, decimals: int | None = None, digits: int = 3) -> str:
-    """A number as text, with three digits or the given decimals; powers of ten for the very large and small."""
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "−∞" if value < 0 else "?"
-    if value and not 1e-3 <= abs(value) < 1e6:
-        mantissa, power = f"{value:.1e}".split("e")
-        power = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{mantissa}×10{power}".replace("-", "−")
-    if decimals is None:
-        whole = value == round(value)
-        decimals = 0 if whole else max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{decimals}f}".replace("-", "−")
-
-
-def written(value: float, interval: Interval | None, form: str = "", percent: bool = False) -> str:
-    """A statistic with its interval as text: two digits of the interval's half width, or as ``form`` says."""
-    low, high = interval or (value, value)
-    half, times = (high - low) / 2, 100 if percent else 1
-    decimals, digits = None, 3
-    if low > 0 and high > 3 * low:
-        digits = 2  # a ratio known to a factor: each number has two digits
-    elif half > 1e-9 * abs(value) and math.isfinite(half):
-        decimals = 0 if percent else max(0, 1 - math.floor(math.log10(half)))
-    text = lambda v: format(times * v, form).replace("-", "−") if form else number(times * v, decimals, digits)
-    unit = " %" if percent else ""
-    return f"{text(value)}{unit}" + (f" ({text(low)} to {text(high)}{unit})" if interval else "")
-
-
 def demand(low: float, high: float, percent: bool = False) -> str:
     """Where the statistic must lie, in words."""
     unit, times = (" %", 100) if percent else ("", 1)
     plain = lambda v: not v or 1e-3 <= abs(v) < 1e3
-    text = lambda v: f"{v:.3g}".replace("-", "−") if plain(v) else number(v)
+    text = lambda v: written(float(v), ".3g" if plain(v) else rounding(v), tex=False)
     low, high = times * low, times * high
     if math.isinf(high):
         return f"at least {text(low)}{unit}"

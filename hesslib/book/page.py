@@ -29,6 +29,7 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 {styles}
 <style>
+body {{ display: block; }}
 .bd-article-container {{ max-width: 60rem; margin: 0 auto; padding: 1rem; }}
 .headerlink {{ display: none; }}
 </style>

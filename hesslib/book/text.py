@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from .judging import mean_interval
+from .numbers import written
 from .paths import ROOT
 from .provenance import made_here
 
-NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)(?=%?(?:$|[^\w.]))")
 FIELD = r"\{([A-Za-z_]\w*)(?::([^{}]*))?\}"
 
 
@@ -74,33 +74,6 @@ class Estimate:
 
     def __str__(self) -> str:
         return format(self, "")
-
-
-def typeset(text: str) -> str:
-    """Computer notation as it is printed: a true minus sign, powers of ten, a space before the per cent sign."""
-
-    def one(match: re.Match) -> str:
-        mantissa, _, power = match[0].partition("e")
-        if not re.search(r"[1-9]|inf", mantissa):
-            return mantissa.removeprefix("-")
-        if power:
-            return rf"${mantissa}\times10^{{{int(power)}}}$"
-        return mantissa.replace("-", "−").replace("inf", "∞")
-
-    return re.sub(r"(?<=[\d$])%", " %", NUMBER.sub(one, text))
-
-
-def written(value: Any, spec: str = "") -> str:
-    """A number, or an ``Estimate``, as prose and tables write it; words stay as they are."""
-    value = value.item() if isinstance(value, np.generic | np.ndarray) else value
-    if isinstance(value, str):
-        return format(value, spec)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "not run"
-    default = (
-        "," if isinstance(value, int) and not isinstance(value, bool) else ".3g" if isinstance(value, float) else ""
-    )
-    return typeset(format(value, spec or default))
 
 
 def missing(value: Any) -> bool:

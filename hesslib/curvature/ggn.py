@@ -293,6 +293,9 @@ def examples_at_a_time(op: CurvatureOperator, pieces: list[Piece], each: int) ->
     needed = max(1, (op.bytes_per_column - 4 * size * op.shape[0]) // count)
     for layer in {piece.layer for piece in pieces if piece.layer is not None}:
         needed += 2 * 8 * layer.groups * layer.places * (each * layer.channels + layer.inputs)
+    needed += (
+        3 * size * each * max((op.risk.parameters[piece.name].numel() for piece in pieces if piece.name), default=0)
+    )
     return max(1, min(CHUNK, op.memory_budget // needed))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,6 +59,46 @@ def barrier(positions: Sequence[float], losses: Sequence[float]) -> float:
         raise ValueError(f"positions={t.tolist()}: give one for each of {losses.size} losses, 0 and 1 among them")
     inside = losses[(t >= 0) & (t <= 1)].max()
     return float(inside - max(losses[t == 0].max(), losses[t == 1].max()))
+
+
+def on_plane(
+    model: nn.Module, points: Sequence[Tensor], function: Callable[[nn.Module], float], size: int = 25
+) -> dict[str, np.ndarray]:
+    """``function`` of the model on the plane through three points, which lie on the grid.
+
+    Args:
+        model: gives the architecture.
+        points: three parameter vectors (M,), not on one line.
+        function: called with a network at each grid point.
+        size: grid points a side, evenly spread, besides those of the three points; they reach a third beyond these.
+
+    Returns:
+        ``x`` and ``y`` of the grid, lengths in weight space along two orthonormal directions, the first from the first
+        point to the second; ``values`` (y, x); and ``points`` (3, 2), where the three are.
+    """
+    origin, (side, far) = points[0], (p - points[0] for p in points[1:])
+    ahead = side / side.norm()
+    beside = far - (ahead @ far) * ahead
+    if not (side.norm() > 0 and beside.norm() > 1e-6 * far.norm()):
+        raise ValueError("points: three on one line span no plane")
+    beside = beside / beside.norm()
+    places = np.array([[0, 0], [float(side.norm()), 0], [float(ahead @ far), float(beside @ far)]])
+    margin = np.ptp(places, axis=0) / 3
+    even = np.linspace(places.min(0) - margin, places.max(0) + margin, size).T
+    x, y = (np.union1d(line, mark) for line, mark in zip(even, places.T))
+    rows = [along_line(model, origin + b * beside, origin + b * beside + ahead, x, function) for b in y.tolist()]
+    return {"x": x, "y": y, "values": np.array(rows, dtype=float), "points": places}
+
+
+def pass_between(plane: dict[str, np.ndarray], first: int, second: int) -> float:
+    """The lowest value that has to be reached on the way from one of the three points of a plane to another.
+
+    The way leads over neighbouring grid points of ``on_plane``, so that within the plane there may be a lower one.
+    """
+    cell = lambda i: tuple(int(np.argmin(abs(plane[k] - plane["points"][i, j]))) for k, j in (("y", 1), ("x", 0)))
+    a, b, values = cell(first), cell(second), plane["values"]
+    joined = lambda level: (regions := label(values <= level)[0])[a] == regions[b] > 0
+    return float(next(level for level in np.unique(values) if joined(level)))
 
 
 def reorder(model: nn.Sequential, orders: Sequence[Tensor]) -> nn.Sequential:

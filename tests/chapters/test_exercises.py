@@ -165,3 +165,16 @@ def test_half_the_step_ends_at_twice_the_sharpness():
 def test_another_rank_gives_the_rank_of_the_answer():
     found = definitions("11_zeros")["ranks"]("linear", 8, 20, 0)
     assert [found[f"rank_{k}"] for k in "GRH"] == [168, 208, 296] and found["parameters"] == 656
+
+
+@answers("Exercise: the edge of Adam with less smoothing")
+def test_with_less_smoothing_the_edge_of_adam_is_at_six_over_the_step():
+    adam_edge = definitions("12_noise")["adam_edge"]
+    found = adam_edge(0.01, examples=128, iterations=1000, seed=0, beta_1=0.5)
+    assert 0.75 < found["preconditioned"][-1] * 0.01 / 6 < 1.25
+
+
+@answers("Exercise: twenty classes")
+def test_twenty_classes_give_about_a_nineteenth():
+    found = definitions("13_today")["class_blocks"](20, 8, 20, 500, 0)
+    assert abs(19 * found["linear"] - 1) < 0.15

@@ -123,6 +123,8 @@ def test_visible_cells_are_short_enough_to_read(source):
     for cell in cells_of(source, "code"):
         if not {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", [])):
             assert len(cell.source.splitlines()) <= 16, cell.source
+            # as many signs as a page at 1300 px shows in a line
+            assert max(map(len, cell.source.splitlines()), default=0) <= 88, cell.source
 
 
 @pairs
@@ -186,6 +188,8 @@ SMOKE = {
     "09_population": ["-p", "examples=60", "-p", "seed=1"],
     "10_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
     "11_zeros": ["-p", "widths=[5]", "-p", "seed=1"],
+    "12_noise": ["-p", "batches=[16]", "-p", "seed=1"],
+    "13_today": ["-p", "optimizer=SGD", "-p", "seed=1"],
 }
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hesslib import EmpiricalRisk, ggn_spectrum, spectrum
 from hesslib.curvature import ggn
 from hesslib.curvature.certificates import CertificateError
+from hesslib.curvature.structure.examples import layers_of
 from hesslib.experiments.models import alexnet
 from tests.curvature.models import TABLE, Language, Net, Recurrent, Transformer, build, draw, labels, set_weights
 
@@ -202,6 +203,31 @@ def test_a_network_that_is_sure_keeps_its_digits():
 def test_fewer_parameters_than_the_rank_go_by_the_matrix():
     model, x = nn.Linear(2, 3).double(), draw(20, 2)
     assert ggn_spectrum(EmpiricalRisk(model, x, labels(20)).ggn()).method == "dense"
+
+
+def test_layers_are_understood_at_other_weights_than_the_models_own():
+    model, x = conv2d()
+    risk = EmpiricalRisk(model.double(), x.double(), torch.tensor([0, 1, 2, 1]))
+    moved = risk.at(risk.vector + torch.linspace(-0.1, 0.1, risk.num_parameters).double())
+    assert [(layer.name, layer.weight, layer.bias) for layer in layers_of(moved)] == [
+        ("0", True, True),
+        ("3", True, True),
+    ]
+
+
+def test_gradients_of_a_large_parameter_that_is_no_layers_keep_to_the_budget():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(10**6))
+
+        def forward(self, x):
+            return x * self.scale[:3]
+
+    risk = EmpiricalRisk(Scaled().double(), torch.eye(60, 3).double(), torch.arange(60) % 3)
+    op = risk.ggn()
+    few = ggn.examples_at_a_time(op, [ggn.Piece(10, name="scale")], 2)
+    assert few * 2 * 3 * 8 * 10**6 <= op.memory_budget < 60 * 2 * 3 * 8 * 10**6
 
 
 def test_what_is_refused(monkeypatch):

@@ -1,10 +1,20 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.utils import parameters_to_vector
 
-from hesslib.experiments.landscape import align, along_line, barrier, loss_and_accuracy, reorder
+from hesslib.experiments.landscape import (
+    align,
+    along_line,
+    barrier,
+    loss_and_accuracy,
+    on_plane,
+    pass_between,
+    reorder,
+)
 from hesslib.experiments.models import fully_connected
 
 vector = lambda model: parameters_to_vector(model.parameters()).detach()
@@ -60,3 +70,32 @@ def test_alignment_of_one_hidden_layer_is_the_best_of_all_orders():
     assert distance(align(a, b)) == pytest.approx(best, rel=1e-12)
     with pytest.raises(ValueError, match="reference"):
         align(a, fully_connected([3, 4, 2], seed=0))
+
+
+def test_the_plane_through_three_points_holds_them_and_its_lengths():
+    model = nn.Linear(3, 1)
+    points = [torch.tensor(v, dtype=torch.float64) for v in ([0.0, 0, 0, 1], [3.0, 0, 0, 1], [1.0, 2, 0, 1])]
+    weights = lambda net: parameters_to_vector(net.parameters()).detach()
+    function = lambda net: float((weights(net) - points[2]).square().sum())
+    found = on_plane(model.double(), points, function, size=7)
+    assert found["points"] == pytest.approx(np.array([[0, 0], [3, 0], [1, 2]]))
+    x, y = np.meshgrid(found["x"], found["y"])
+    assert found["values"] == pytest.approx((x - 1) ** 2 + (y - 2) ** 2)
+    assert {0.0, 1.0, 3.0} <= set(found["x"].round(12)) and {0.0, 2.0} <= set(found["y"].round(12))
+    with pytest.raises(ValueError, match="on one line"):
+        on_plane(model, [points[0], points[1], 2 * points[1] - points[0]], function)
+
+
+def test_the_pass_between_two_points_goes_round_a_hill():
+    model = nn.Linear(1, 1).double()
+    points = [torch.tensor(v, dtype=torch.float64) for v in ([-1.0, 0.0], [1.0, 0.0], [0.0, 1.0])]
+
+    def hill(net):
+        a, b = parameters_to_vector(net.parameters()).tolist()
+        return float(np.exp(-20 * (a**2 + b**2)) + 0.1 * abs(b))
+
+    found = on_plane(model, points, hill, size=31)
+    straight = found["values"][np.argmin(abs(found["y"]))].max()
+    assert straight > 0.9 and 0.02 < pass_between(found, 0, 1) < 0.2
+    flat = {**found, "values": found["values"] * 0 + 3.0}
+    assert pass_between(flat, 0, 2) == 3.0

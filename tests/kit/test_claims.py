@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hesslib import cli
-from hesslib.book import claims, judging
+from hesslib.book import claims, judging, numbers
 from hesslib.book.parameters import ParameterError
 from hesslib.book.paths import ROOT
 
@@ -380,4 +380,4 @@ def test_command_prints_and_fails_on_a_change(capsys, monkeypatch, tmp_path, now
     ],
 )
 def test_a_measurement_is_shown_to_the_digits_of_its_interval(value, interval, form, text):
-    assert judging.written(value, interval, form) == text
+    assert numbers.measurement(value, interval, form) == text

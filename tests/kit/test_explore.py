@@ -195,3 +195,10 @@ def test_interrupting_again_and_again_leaves_no_thread_and_no_lock_behind():
     assert newest.lock.acquire(timeout=1) and threading.active_count() < 20
     order = [int(s[0]) for s in shown if s[0]]
     assert order == sorted(order)
+
+
+def test_sliders_are_shown_only_to_a_reader_at_the_kernel(monkeypatch):
+    view = "application/vnd.jupyter.widget-view+json"
+    assert view not in make()._repr_mimebundle_() and "image/png" in make()._repr_mimebundle_()
+    monkeypatch.setattr("hesslib.book.explore.page_type", lambda: "text/html")
+    assert next(iter(make()._repr_mimebundle_())) == view

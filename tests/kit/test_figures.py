@@ -123,3 +123,35 @@ def dotted():
     ax.plot([1, 2, 3], [1, 4, 9], "o")
     ax.grid(False)
     return ax
+
+
+def test_contours_are_named_by_level_and_can_be_downloaded():
+    ax = figures.panel("loss")
+    x, y = np.linspace(-1, 1, 9), np.linspace(0, 1, 7)
+    figures.contours(ax, x, y, 0.05 + x**2 + 4 * y[:, None] ** 2)
+    series = [name for name, *_ in figures.drawn(ax)]
+    assert series == ["0.1", "0.3", "1", "3"]
+    way = dict((name, (a, b)) for name, a, b in figures.drawn(ax))["1"]
+    assert len(way[0]) > 3 and way[0] == pytest.approx(way[0].clip(-1, 1))
+    flat = figures.panel("nearly flat")
+    figures.contours(flat, x, y, 2.3 + 0.01 * x**2 + 0 * y[:, None])
+    assert len(figures.drawn(flat)) >= 3
+    figures.contours(figures.panel("flat"), x, y, np.full((7, 9), 2.3))
+
+
+def test_a_density_gives_each_eigenvalue_its_share():
+    ax = figures.panel("density")
+    figures.smooth_density(ax, np.array([0.0] * 98 + [0.5, 1.0]), "C0", "start")
+    ((name, x, y),) = figures.drawn(ax)
+    there = ~np.isnan(y)
+    assert name == "start" and np.trapezoid(np.where(there, y, 0), x) == pytest.approx(1, abs=0.02)
+    assert y[np.argmin(abs(x - 1))] == pytest.approx(0.01 / (0.01 * np.sqrt(2 * np.pi)), rel=0.05)
+    assert np.isnan(y[np.argmin(abs(x - 0.75))])
+
+
+def test_a_short_logarithmic_axis_names_few_ticks():
+    short, long = (figures.panel("ticks", xlim=limits, xscale="log") for limits in ((0.015, 0.7), (0.015, 70)))
+    figures.Panels("fig_ticks", "Two empty panels whose horizontal axes are logarithmic.", short, long)
+    names = lambda ax: [t.get_text() for t in ax.xaxis.get_minorticklabels() if t.get_text()]
+    short.figure.canvas.draw(), long.figure.canvas.draw()
+    assert names(short) == ["0.02", "0.05", "0.2", "0.5"] and names(long) == []

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from hesslib.book import text
+from hesslib.book.numbers import typeset, written
 from hesslib.book.parameters import integer, resolve
-from hesslib.book.text import Estimate, check, fill, learnt, say, this_run, typeset, written
+from hesslib.book.text import Estimate, check, fill, learnt, say, this_run
 
 
 @pytest.fixture

@@ -47,6 +47,8 @@ def test_text_and_figures_stand_above_folded_code_and_below_visible_code():
 def test_printed_lines_stay_with_their_cell():
     sources, cells = built(code("check()", PRINTED, text("Words."), tags=["hide-input"]))
     assert sources == ["[check()]", "Words."] and cells[0]["outputs"] == [PRINTED]
+    sources, _ = built(code("verdicts()", text("Table."), PRINTED, tags=["hide-input"]))
+    assert sources == ["Table.", "[verdicts()]"]
 
 
 def test_code_on_the_way_to_results_can_stand_at_the_end():
@@ -62,10 +64,11 @@ def test_code_on_the_way_to_results_can_stand_at_the_end():
         ("seed: int = 0", ["parameters"], "parameters"),
         ("# Parameters\nseed = 5\n", ["injected-parameters"], "parameters of this run"),
         ("import numpy as np", [], "imports"),
-        ("import numpy as np\nresolve(globals())", [], "parameters"),
+        ("import numpy as np\nresolve(globals())", [], "imports and what the parameters may be"),
         ('say("""words""")', [], "the text above"),
         ('check("it is so", True)', [], "checks"),
         ("foot(p)", [], "versions and machine"),
+        ("# fmt: off\n# isort: off\nimport numpy as np", [], "imports"),
         ("x = 2", [], "details"),
     ],
 )

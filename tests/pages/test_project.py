@@ -54,10 +54,10 @@ def test_what_our_commands_make_is_marked_as_made():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 3980,
+    "curvature": 3990,
     "theory": 490,
-    "experiments": 1680,
-    "book": 3627,
+    "experiments": 2368,
+    "book": 3702,
     "": 447,
 }
 

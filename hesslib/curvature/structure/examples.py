@@ -27,7 +27,8 @@ from .chain import is_plain
 if TYPE_CHECKING:
     from ..risk import EmpiricalRisk
 
-    Call: TypeAlias = tuple[Tensor, Tensor, Tensor, nn.Module]  # input, output, what was added to it, and the module
+    # input, output, what was added to it, the module, and its weight and bias in that call
+    Call: TypeAlias = tuple[Tensor, Tensor, Tensor, nn.Module, Tensor, Tensor | None]
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -116,13 +117,14 @@ def watched(
     calls = {name: [] for name in modules}  # type: dict[str, list[Call | None]]
 
     def hook(name: str) -> Any:
-        def seen(module: nn.Module, given: Any, output: Any) -> Any:
+        def seen(module: Any, given: Any, output: Any) -> Any:
             usual = len(given) == 1 and isinstance(output, Tensor) and torch.is_grad_enabled()
             if not (usual and output.is_floating_point()):
                 calls[name].append(None)
                 return None
             zeros = torch.zeros_like(output, requires_grad=True)
-            calls[name].append((given[0].detach(), output.detach(), zeros, module))
+            weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
+            calls[name].append((given[0].detach(), output.detach(), zeros, module, weight, bias))
             return output + zeros
 
         return seen
@@ -182,16 +184,16 @@ def understood(name: str, calls: list[Call | None], count: int) -> ExampleLayer 
     """A layer whose one call, with so many examples, was its patches times its weight; else None."""
     if len(calls) != 1 or calls[0] is None:
         return None
-    x, output, _, module = calls[0]  # type: Tensor, Tensor, Tensor, Any
+    x, output, _, module, weight, bias = calls[0]  # type: Tensor, Tensor, Tensor, Any, Tensor, Any
     if x.ndim < 2 or len(x) != count or len(output) != count:
         return None
     flat = patches(module, x)
     groups, places, q = flat.shape[1:]
-    channels = module.weight.shape[0] // groups
-    layer = ExampleLayer(name, module, True, module.bias is not None, groups, channels, places, output.ndim - 1)
-    made = torch.einsum("ngpq,gcq->ngpc", flat, module.weight.detach().view(groups, channels, q))
-    if module.bias is not None:
-        made = made + module.bias.detach().view(groups, 1, channels)
+    channels = len(weight) // groups
+    layer = ExampleLayer(name, module, True, bias is not None, groups, channels, places, output.ndim - 1)
+    made = torch.einsum("ngpq,gcq->ngpc", flat, weight.view(groups, channels, q))
+    if bias is not None:
+        made = made + bias.view(groups, 1, channels)
     return layer if same(made, layer.deltas(output)) else None
 
 

@@ -1,0 +1,65 @@
+"""How numbers are written: one rule for the text of chapters, their tables and the ledger of claims."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)(?=%?(?:$|[^\w.]))")
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def typeset(text: str, tex: bool = True) -> str:
+    """Computer notation as it is printed: a true minus sign, powers of ten, a space before the per cent sign.
+
+    Powers of ten are mathematics in TeX for Markdown, else plain letters.
+    """
+
+    def one(match: re.Match) -> str:
+        mantissa, _, power = match[0].partition("e")
+        if not re.search(r"[1-9]|inf", mantissa):
+            return mantissa.removeprefix("-")
+        if power and tex:
+            return rf"${mantissa}\times10^{{{int(power)}}}$"
+        power = f"×10{str(int(power)).translate(SUPERSCRIPT)}" if power else ""
+        return mantissa.replace("-", "−").replace("inf", "∞") + power
+
+    return re.sub(r"(?<=[\d$])%", " %", NUMBER.sub(one, text))
+
+
+def written(value: Any, spec: str = "", tex: bool = True) -> str:
+    """A number, or an ``Estimate``, as prose and tables write it; words stay as they are."""
+    value = value.item() if hasattr(value, "item") else value  # of numpy, which the build of the pages does without
+    if isinstance(value, str):
+        return format(value, spec)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "not run"
+    default = (
+        "," if isinstance(value, int) and not isinstance(value, bool) else ".3g" if isinstance(value, float) else ""
+    )
+    return typeset(format(value, spec or default), tex)
+
+
+def rounding(value: float, decimals: int | None = None, digits: int = 3) -> str:
+    """How a number is formatted: with some digits or the given decimals; powers of ten for very large and small."""
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return ".1e"
+    if decimals is None:
+        whole = not value or value == round(value)
+        decimals = 0 if whole else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f",.{decimals}f"
+
+
+def measurement(value: float, interval: tuple[float, float] | None, form: str = "", percent: bool = False) -> str:
+    """A statistic with its interval as text: two digits of the interval's half width, or as ``form`` says."""
+    low, high = interval or (value, value)
+    half, times = (high - low) / 2, 100 if percent else 1
+    decimals, digits = None, 3
+    if low > 0 and high > 3 * low:
+        digits = 2  # a ratio known to a factor: each number has two digits
+    elif half > 1e-9 * abs(value) and math.isfinite(half):
+        decimals = 0 if percent else max(0, 1 - math.floor(math.log10(half)))
+    text = lambda v: written(float(times * v), form or rounding(times * v, decimals, digits), tex=False)
+    unit = " %" if percent else ""
+    return f"{text(value)}{unit}" + (f" ({text(low)} to {text(high)}{unit})" if interval else "")
