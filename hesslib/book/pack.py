@@ -7,6 +7,7 @@ one, and its commit is in this history, was clean, and has that closure too.
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import zipfile
@@ -67,13 +68,25 @@ def fault(label: dict[str, Any], present: dict[str, str]) -> str:
         return f"made from changed sources at commit {label['commit']}"
     if git("merge-base", "--is-ancestor", label["commit"], "HEAD") is None:
         return f"commit {label['commit']} is not in this history"
-    return "" if label["closure"] in _closures_of(label["commit"]) else f"commit {label['commit']} has other code"
+    held = label["closure"] in _closures_of(label["commit"]) or label["closure"] == _imported_at(label)
+    return "" if held else f"commit {label['commit']} has other code"
 
 
 @cache
 def _closures_of(commit: str) -> set[str]:
     code = closures.tree_at(commit)
     return set(closures.present(code).values()) if code else set()
+
+
+def _imported_at(label: dict[str, Any]) -> str | None:
+    """The closure, at a label's commit, of the function a chapter now imports; a run may be older than its chapter."""
+    now, then = closures.tree(), closures.tree_at(label["commit"])
+    made = closures.experiments(now).get(label["name"])
+    for node in ast.parse(now.read(f"notebooks/{made.chapter}.py") or "").body if made else []:
+        if made and isinstance(node, ast.ImportFrom) and node.module and made.function in {a.name for a in node.names}:
+            home = then.module(node.module) if then else None
+            return then.closure(node.module, made.function) if then and home and made.function in home.binders else None
+    return None
 
 
 def pack(folder: Path = PUBLISHED, store: Store | None = None) -> dict[str, int]:

@@ -159,3 +159,16 @@ def test_half_the_step_ends_at_twice_the_sharpness():
     for step in (1.0, 2.0):
         found = descend(step, 300, 1500, 0)
         assert 0.75 < found["sharpness"][-1] * step / 2 < 1.25, step
+
+
+@answers("Exercise: another rank")
+def test_another_rank_gives_the_rank_of_the_answer():
+    found = definitions("11_zeros")["ranks"]("linear", 8, 20, 0)
+    assert [found[f"rank_{k}"] for k in "GRH"] == [168, 208, 296] and found["parameters"] == 656
+
+
+@answers("Exercise: the edge of Adam with less smoothing")
+def test_with_less_smoothing_the_edge_of_adam_is_at_six_over_the_step():
+    adam_edge = definitions("12_noise")["adam_edge"]
+    found = adam_edge(0.01, examples=128, iterations=1000, seed=0, beta_1=0.5)
+    assert 0.75 < found["preconditioned"][-1] * 0.01 / 6 < 1.25

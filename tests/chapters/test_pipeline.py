@@ -187,6 +187,8 @@ SMOKE = {
     "08_examples": ["-p", "weight=0.1", "-p", "seed=1"],
     "09_population": ["-p", "examples=60", "-p", "seed=1"],
     "10_after": ["-p", "steps=[3.0]", "-p", "seed=1"],
+    "11_zeros": ["-p", "widths=[5]", "-p", "seed=1"],
+    "12_noise": ["-p", "batches=[16]", "-p", "seed=1"],
 }
 
 

@@ -140,3 +140,12 @@ def test_a_clone_without_history_is_told_so(monkeypatch):
     monkeypatch.setattr(pack, "git", lambda *words: "true")
     with pytest.raises(ParameterError, match="this clone lacks the history: git fetch --unshallow"):
         pack.faults()
+
+
+def test_a_run_may_be_older_than_the_chapter_that_imports_its_function():
+    """The runs along SGD were made at a commit that has their function and not yet their chapter."""
+    older = [label for label in published_labels("stochastic_edge") if label["commit"] == "a80d764dbe93"]
+    present = closure.present(closure.tree())
+    assert older and not pack.fault(older[0], present)
+    changed = {**older[0], "commit": "dc6d2fdf4b8a"[:7]}  # without the function
+    assert "other code" in pack.fault(changed, present)

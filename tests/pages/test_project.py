@@ -56,8 +56,8 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3990,
     "theory": 490,
-    "experiments": 1443,
-    "book": 3689,
+    "experiments": 2009,
+    "book": 3702,
     "": 447,
 }
 
