@@ -386,23 +386,28 @@ say(
 # At 500 units $H$ has 397,510 eigenvalues, and $H$ itself would take 1.2 TB. All of them come from a matrix of order $N(C-1) + 2(C-1)h = 18{,}000$.
 
 # %%
-far_grid = [{"width": w, "seed": s, **paper_setting} for w in (200, 500) for s in range(3)]
+far_grid = [
+    {"width": w, "seed": s, **paper_setting} for w in (200, 500) for s in range(3)
+]
 far = Store().sweep("width_far", sized, far_grid, run=own)
-beyond = {w: found for w in (200, 500) if (found := far.where(width=w).results)}
+beyond = {w: r for w in (200, 500) if (r := far.where(width=w).results)}
+color_of |= dict(zip((200, 500), figures.SERIES))
+compared = {w: kept[w] for w in list(kept)[-1:]} | beyond
+
+# %%
+if beyond:
+    edges = figures.panel("largest", "rank from the largest", "eigenvalue")
+    edges.set(xscale="log", yscale="log")
+    draw_edge(edges, compared)
+    lows = figures.panel("negative", **labels)
+    draw_negatives(lows, compared)
+    figures.figure(
+        "fig_far", edges, lows,
+        caption="The 120 largest and all negative eigenvalues of far wider networks.",
+        alt=f"The largest and the negative eigenvalues for {list(compared)} units.",
+    )
 
 # %% tags=["hide-input"]
-color_of |= dict(zip((200, 500), figures.SERIES))
-if beyond:
-    wide_and_far = {w: kept[w] for w in list(kept)[-1:]} | beyond
-    panels = [figures.panel("largest", **{k: labels[k] for k in ("yscale",)}, xlabel="rank from the largest", ylabel="eigenvalue", xscale="log")]
-    panels.append(figures.panel("negative", **labels))
-    for draw, panel in zip((draw_edge, draw_negatives), panels):
-        draw(panel, wide_and_far)
-    figures.figure(
-        "fig_far", *panels,
-        caption="The 120 largest and all negative eigenvalues of networks up to seven times wider than the paper's widest, in the stored runs.",
-        alt=f"Left the 120 largest eigenvalues by rank, right the negative ones by rank in per cent of M, for {', '.join(map(str, wide_and_far))} hidden units.",
-    )  # fmt: skip
 far_of = lambda w, value: Estimate([value(r) for r in beyond.get(w, ())], of="the experiment `width_far`")
 nines = lambda w: far_of(w, lambda r: count_outliers(r["eigenvalues"], "ratio"))
 say(

@@ -29,7 +29,7 @@ seed: int = 0  # of the data and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %% tags=["hide-input"]
-from functools import cache
+from functools import cache  # noqa: I001
 
 import numpy as np
 import torch
@@ -44,22 +44,9 @@ from hesslib.experiments.data import blobs
 from hesslib.experiments.flatness import shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
-from hesslib.experiments.zeros import (  # fmt: skip
-    PUBLISHED,
-    account,
-    at_minimum,
-    chapter_network,
-    digits_of_rank,
-    linear_ranks,
-    parts_at,
-    spacing_ratios,
-    true_against_rest,
-    unweighted,
-    without_bias,
-    zeros_of,
-)
+from hesslib.experiments.zeros import PUBLISHED, account, at_minimum, chapter_network, digits_of_rank, linear_ranks, parts_at  # fmt: skip
+from hesslib.experiments.zeros import spacing_ratios, true_against_rest, unweighted, without_bias, zeros_of  # fmt: skip
 
-# %% tags=["hide-input"]
 p = resolve(
     globals(),
     widths=integers(1, 60, smoke=[4], quick=[4, 8, 12], paper=[4, 8, 12, 16]),
@@ -106,14 +93,16 @@ def ranks(activation, width, pixels, seed):
 
 # %%
 here = {w: ranks("linear", w, 41, p.seed) for w in p.widths}
-grid = [{"activation": "linear", "width": m, "pixels": 41, "seed": 1} for m in PUBLISHED["m"]]  # fmt: skip
+grid = [{"activation": "linear", "width": m, "pixels": 41, "seed": 1} for m
+    in PUBLISHED["m"]]  # fmt: skip
 linear = Store().sweep("linear_rank", ranks, grid, run=p.scale == "paper")
 exact = lambda r: all(r[f"rank_{k}"] == r[f"formula_{k}"] for k in "HGR")
 as_published = [r[f"rank_{k}"] == dict(zip(PUBLISHED["m"], PUBLISHED[k]))[q["width"]]
-                for q, r in zip(linear.parameters, linear.results) for k in "HGR"]  # fmt: skip
+                for q, r in zip(linear.parameters,
+                    linear.results) for k in "HGR"]  # fmt: skip
 
 
-# %%
+# %% tags=["hide-input"]
 def draw_ranks(ax):
     """The formulas as lines, the published ranks as crosses, ours as dots."""
     m = np.arange(1, 41)
@@ -154,12 +143,14 @@ say(
 
 # %%
 grid = [{"activation": a, "width": m, "pixels": 41, "seed": s}
-        for a in ("relu", "tanh") for s in range(1, p.seeds + 1) for m in range(4, 25, 4)]  # fmt: skip
+        for a in ("relu", "tanh") for s in range(1, p.seeds + 1) for m in range(4, 25,
+            4)]  # fmt: skip
 bent = Store().sweep("activation_rank", ranks, grid, run=p.scale == "paper")
-smooth = [(m, r) for m in range(4, 25, 4) for r in bent.where(activation="tanh", width=m).results]  # fmt: skip
+smooth = [(m, r) for m in range(4, 25, 4) for r
+    in bent.where(activation="tanh", width=m).results]  # fmt: skip
 
 
-# %%
+# %% tags=["hide-input"]
 def over(activation, key, width, name="rank"):
     """Rank over the formula's, or another number, in the stored runs."""
     part = bent.where(activation=activation, width=width).results
@@ -228,7 +219,7 @@ def rank_moved(activation, width, pixels=41, seed=p.seed):
     figures.ranked(ax, values, floor=1e-20, points=120)
     ax.axvline(formula + 0.5, color=figures.COLORS["theory"], ls="--", lw=1)
     rank = len(values) - zeros_of(values)
-    sentence = f"{activation}, m = {width}: of {len(values):,} eigenvalues {rank:,} are not zero; "
+    sentence = f"{activation}, m = {width}: {rank:,} of {len(values):,} not zero; "
     return sentence + f"the formula for linear networks gives {formula:,}.", ax
 
 
@@ -249,10 +240,12 @@ explore(
 # of targets: one real number, ten numbers drawn at random, and the one-hot vector of the class.
 
 # %%
-KINDS = {"one": "one output", "random": "ten outputs, any targets", "one-hot": "ten outputs, one-hot"}  # fmt: skip
+KINDS = {"one": "one output", "random": "ten outputs, any targets",
+    "one-hot": "ten outputs, one-hot"}  # fmt: skip
 counts, few = [10, 20, 30, 40], [10, 30]
 near = {(k, n): at_minimum(k, n, p.seed) for k in KINDS for n in few}
-grid = [{"targets": k, "examples": n, "seed": s} for k in KINDS for n in counts for s in range(p.seeds)]  # fmt: skip
+grid = [{"targets": k, "examples": n, "seed": s} for k in KINDS for n in counts for s
+    in range(p.seeds)]  # fmt: skip
 minima = Store().sweep("nullity", at_minimum, grid, run=p.scale == "paper")
 
 
@@ -265,9 +258,12 @@ def predicted(kind, n, m, hidden=20):
 
 
 met = [r["zeros"][1] in predicted(q["targets"], q["examples"], r["parameters"])
-       for q, r in zip(minima.parameters, minima.results) if r["loss"] < 1e-24]  # fmt: skip
-fell, reached = (sum(r["loss"] < 1e-24 for r in of) for of in (minima.results, near.values()))  # fmt: skip
-wide = [(r["parameters"] - 10 * q["examples"], r["zeros"][1]) for q, r in zip(minima.parameters, minima.results)
+       for q, r in zip(minima.parameters,
+           minima.results) if r["loss"] < 1e-24]  # fmt: skip
+fell, reached = (sum(r["loss"] < 1e-24 for r in of) for of
+    in (minima.results, near.values()))  # fmt: skip
+wide = [(r["parameters"] - 10 * q["examples"], r["zeros"][1]) for q, r
+    in zip(minima.parameters, minima.results)
         if q["targets"] == "one-hot" and q["examples"] > 21]  # fmt: skip
 hit = sum(r["zeros"][1] in predicted(*k, r["parameters"]) for k, r in near.items())
 
@@ -325,7 +321,7 @@ say(
 
 # %%
 def accounted(network, seed):
-    """Zeros of G and H at start and end, those with a reason, and those of equal weights."""
+    """Zeros of G and H at start and end: all, with a reason, of equal weights."""
     x, y, sizes, step, iterations = chapter_network(network, seed)
     model = fully_connected(sizes, seed=seed)
     options = {"step_size": step, "iterations": iterations, "record": [0]}
@@ -343,8 +339,10 @@ def accounted(network, seed):
 
 
 # %%
-NETWORKS = {"spectrum": "784-4-8-10", "pages": "49-6-10", "under": "49-8-10", "clusters": "100-6-12-5", "size": "784-3-10"}  # fmt: skip
-today = {k: accounted(k, p.seed) for k in (["pages"] if p.scale == "smoke" else ["pages", "under"])}  # fmt: skip
+NETWORKS = {"spectrum": "784-4-8-10", "pages": "49-6-10", "under": "49-8-10",
+    "clusters": "100-6-12-5", "size": "784-3-10"}  # fmt: skip
+today = {k: accounted(k, p.seed) for k
+    in (["pages"] if p.scale == "smoke" else ["pages", "under"])}  # fmt: skip
 grid = [
     {"network": k, "seed": s}
     for k in NETWORKS
@@ -352,8 +350,10 @@ grid = [
 ]
 accounts = Store().sweep("account", accounted, grid, run=p.scale == "paper")
 REASONS = ["black", "pairs", "dependent", "scaling", "undone", "shifts", "examples"]
-named = [(f"{NETWORKS[k]}, stored", accounts.where(network=k).results) for k in NETWORKS]  # fmt: skip
-named = [(n, r) for n, r in named if r] + [(f"{NETWORKS[k]}, this run", [r]) for k, r in today.items()]  # fmt: skip
+named = [(f"{NETWORKS[k]}, stored", accounts.where(network=k).results) for k
+    in NETWORKS]  # fmt: skip
+named = [(n, r) for n, r in named if r] + [(f"{NETWORKS[k]}, this run", [r]) for k, r
+    in today.items()]  # fmt: skip
 
 
 # %%
@@ -389,13 +389,14 @@ figures.figure(
 
 # %%
 def differences(runs, key):
-    """Counted less explained zeros, and what fitting adds, at start and end of each run."""
-    rows = [(np.asarray(r[f"counts{key}"]), np.sum(r[f"reasons{key}"], 1)) for r in runs]  # fmt: skip
+    """Counted less explained zeros, and what fitting adds, at start and end."""
+    rows = [(np.asarray(r[f"counts{key}"]), np.sum(r[f"reasons{key}"], 1)) for r
+        in runs]  # fmt: skip
     return np.array([[c[i, 1] - e[i] for c, e in rows for i in (0, 1)],
                      [c[i, 0] - c[i, 1] for c, e in rows for i in (0, 1)]])  # fmt: skip
 
 
-# %%
+# %% tags=["hide-input"]
 def cells(runs, i):
     """Means over runs: each reason of G, then sum, equal weights and count of G and of H."""
     part = lambda r, key: [np.sum(r[f"reasons{key}"], 1)[i], *np.asarray(r[f"counts{key}"])[i, ::-1]]  # fmt: skip
@@ -463,7 +464,7 @@ def small_network(data, activation, examples, seed):
 
 # %%
 def readings(data, activation, examples, iterations, seed):
-    """G, its two parts and H at three moments: traces, norms, spectra, ratios of spacings."""
+    """G, its parts and H at three moments: traces, norms, spectra, spacings."""
     x, y, model, step = small_network(data, activation, examples, seed)
     record = [0, iterations // 10]
     options = {"step_size": step, "iterations": iterations, "record": record}
@@ -478,7 +479,8 @@ def readings(data, activation, examples, iterations, seed):
 now = readings("digits", "relu", p.examples, p.iterations, p.seed)
 three = [("digits", "relu"), ("digits", "tanh"), ("clusters", "relu")]
 grid = [{"data": d, "activation": a, "examples": 300, "iterations": 3000, "seed": s}
-        for (d, a), n in zip(three, (2 * p.seeds, 1, p.seeds)) for s in range(1, n + 1)]  # fmt: skip
+        for (d, a), n in zip(three, (2 * p.seeds, 1, p.seeds)) for s in range(1, n +
+            1)]  # fmt: skip
 read = Store().sweep("readings", readings, grid, run=p.scale == "paper")
 relu, tanh, clusters = (read.where(data=d, activation=a).results for d, a in three)
 
@@ -486,13 +488,15 @@ relu, tanh, clusters = (read.where(data=d, activation=a).results for d, a in thr
 # %%
 def draw_parts(ax, runs):
     """Leading eigenvalues of G and of its two parts at the end of training."""
-    names = {"G": ("G", "all of G"), "true": ("end", "true class against the rest"), "rest": ("theory", "within the rest")}  # fmt: skip
+    names = {"G": ("G", "all of G"), "true": ("end", "true class against the rest"),
+        "rest": ("theory", "within the rest")}  # fmt: skip
     for k, (color, label) in names.items():
         top = np.array([r[f"top_{k}"][-1] for r in runs])
         top = top / np.array([r["norm_G"][-1] for r in runs])[:, None]
         rank = np.arange(1, top.shape[1] + 1)
         seen = np.median(top, 0) > 1e-8
-        figures.band(ax, rank[seen], top[:, seen].clip(1e-9), figures.COLORS[color], label)  # fmt: skip
+        figures.band(ax, rank[seen], top[:, seen].clip(1e-9), figures.COLORS[color],
+            label)  # fmt: skip
     ax.legend(fontsize=7, loc="lower left")
 
 
@@ -537,18 +541,20 @@ say(
 #
 # How are the eigenvalues that are *not* zero placed? In a random symmetric matrix with Gaussian entries (GOE) neighbours repel each other. Independent numbers
 # (Poisson) do not. Take the spacings $s_i$ between neighbours and the mean of $\min(s_i, s_{i+1}) / \max(s_i, s_{i+1})$, which needs no knowledge of the
-# density: it is 0.5307 for GOE and $2 \ln 2 - 1 = 0.3863$ for Poisson ([Atas et al. 2013](../book/references.md)).
-# [Baskerville, Granziol and Keating (2021)](../book/references.md) find agreement with GOE in Hessians of networks, computed in single precision over batches of
-# 64 examples and unfolded. We take the whole training set, double precision and the ratio. The ten largest on either side and everything below $10^{-10}$
-# of the largest are left out.
+# density: it is 0.5307 for GOE and $2 \ln 2 - 1 = 0.3863$ for Poisson ([Atas et al. 2013](../book/references.md)). [Baskerville, Granziol and Keating
+# (2021)](../book/references.md) find agreement with GOE in Hessians of networks, computed in single precision over batches of 64 examples and unfolded. We take
+# the whole training set, double precision and the ratio. The ten largest on either side and everything below $10^{-10}$ of the largest are left out.
 
 # %%
 GOE, POISSON = 0.5307, 2 * np.log(2) - 1
 draw = np.random.default_rng(p.seed)
 gaussian = [draw.standard_normal((300, 300)) for _ in range(10)]
-null = Estimate(spacing_ratios(np.linalg.eigvalsh(a + a.T)).mean() for a in gaussian)  # fmt: skip
-spacing = lambda runs, k, i: Estimate([r[f"spacing_{k}"][i] for r in runs], "`readings`")  # fmt: skip
-cases = [("digits, ReLU", relu), ("digits, tanh, one run", tanh), ("clusters, ReLU", clusters)]  # fmt: skip
+null = Estimate(spacing_ratios(np.linalg.eigvalsh(a + a.T)).mean() for a
+    in gaussian)  # fmt: skip
+spacing = lambda runs, k, i: Estimate([r[f"spacing_{k}"][i] for r in runs],
+    "`readings`")  # fmt: skip
+cases = [("digits, ReLU", relu), ("digits, tanh, one run", tanh),
+    ("clusters, ReLU", clusters)]  # fmt: skip
 
 # %% tags=["hide-input"]
 ax = figures.panel("", "", "mean ratio of neighbouring spacings")
@@ -601,10 +607,12 @@ fewer = min(left[0].min(), left_H[0].min()) >= 0
 # %% tags=["nbval-check-output"]
 check("ranks of linear networks equal the formulas", all(map(exact, here.values())))
 check("no more zeros explained than found", fewer)
-check("with two classes nothing is within the rest, to 1e-12", float(rest_2.abs().max()) / scale, below=1e-12)  # fmt: skip
+check("with two classes nothing is within the rest, to 1e-12",
+    float(rest_2.abs().max()) / scale, below=1e-12)  # fmt: skip
 check("the two parts add up to G, to 1e-12", error, below=1e-12)
 check("the first part has rank N at most", rank <= 20)
-check("independent numbers have a mean ratio of 0.386, to 0.01", abs(independent - POISSON), below=0.01)  # fmt: skip
+check("independent numbers have a mean ratio of 0.386, to 0.01",
+    abs(independent - POISSON), below=0.01)  # fmt: skip
 if p.scale == "quick":
     check("every stored minimum has a predicted number of zeros", all(met))
     check("all stored ranks equal the published ones", all(as_published))
@@ -629,8 +637,7 @@ if p.scale == "quick":
 # </details>
 #
 # Another run: `papermill notebooks/11_zeros.ipynb out.ipynb -p widths "[6, 10]" -p seed 1`
-
-# %% [markdown]
+#
 # ## Verdicts
 
 # %% tags=["hide-input"]

@@ -94,7 +94,8 @@ def attempted(loss, step, batch, **options):
 
 
 moments = {"smoke": 5, "quick": 12, "paper": 25}[p.scale]  # at which to look
-setting = {"examples": p.examples, "iterations": p.iterations, "seed": p.seed, "moments": moments}  # fmt: skip
+setting = {"examples": p.examples, "iterations": p.iterations, "seed": p.seed,
+    "moments": moments}  # fmt: skip
 here = {b: attempted("mse", p.step, b, **setting) for b in p.batches}
 
 # %%
@@ -113,7 +114,7 @@ SHOWN = [8, 32, 512]
 
 # %%
 def draw_edge(ax, found):
-    """Sharpness (lines) and batch sharpness (dashed) in units of 2 / step: (step, {batch: runs})."""
+    """Sharpness (lines) and batch sharpness (dashed) in units of 2 / step."""
     t, runs_of = found
     for b, results in runs_of.items():
         for key, style in ("sharpness", "-"), ("batch_sharpness", "--"):
@@ -161,7 +162,7 @@ def told(b, r):
     top, own = (
         late([r], k, p.step / 2).mean for k in ("sharpness", "batch_sharpness")
     )
-    return f"With batches of {b} the largest eigenvalue is {top:.2f} and the batch sharpness {own:.2f}."
+    return f"Batch {b}: largest eigenvalue {top:.2f}, batch sharpness {own:.2f}."
 
 
 # %% tags=["hide-input"]
@@ -174,7 +175,8 @@ for b, results in by_batch(edge, BATCHES).items():
     cells = [f"{tops[b]:.2f}", f"{late(results, 'batch_sharpness', STEP / 2):.2f}"]
     end = Estimate([1000 * r["losses"][-1] for r in results])
     rows.append([str(b), *cells, f"{end:.1f}", str(len(results))])
-head = ["batch, stored runs", r"largest eigenvalue, $2/\eta$", r"batch sharpness, $2/\eta$"]  # fmt: skip
+head = ["batch, stored runs", r"largest eigenvalue, $2/\eta$",
+    r"batch sharpness, $2/\eta$"]  # fmt: skip
 figures.table([*head, "loss at the end, thousandths", "runs"], rows)
 
 # %% [markdown]
@@ -188,7 +190,7 @@ figures.table([*head, "loss at the end, thousandths", "runs"], rows)
 
 # %%
 def gaps(seed, sizes=(8, 16, 32, 64)):
-    """What the sharpness of one seed's runs lacks of that with all examples, by batch."""
+    """What one seed's sharpness lacks of that with all examples, by batch."""
     found = by_batch(edge.where(seed=seed), [*sizes, 512])
     if len(found) <= len(sizes):
         return None
@@ -303,10 +305,14 @@ figures.figure(
 )  # fmt: skip
 
 # %%
-peak = {b: Estimate([np.max(r["sharpness"]) / 4 for r in v], entropy.label) for b, v in stored.items()}  # fmt: skip
-last = lambda b, key: Estimate([r[key][-1] / 4 for r in stored.get(b, [])], entropy.label)  # fmt: skip
-found = {"peak": peak.get(512), "end": last(512, "sharpness"), "own": last(16, "batch_sharpness")}  # fmt: skip
-found["high"] = Estimate([np.max(r["batch_sharpness"]) / 4 for r in stored.get(16, [])], entropy.label)  # fmt: skip
+peak = {b: Estimate([np.max(r["sharpness"]) / 4 for r in v], entropy.label) for b, v
+    in stored.items()}  # fmt: skip
+last = lambda b, key: Estimate([r[key][-1] / 4 for r in stored.get(b, [])],
+    entropy.label)  # fmt: skip
+found = {"peak": peak.get(512), "end": last(512, "sharpness"),
+    "own": last(16, "batch_sharpness")}  # fmt: skip
+found["high"] = Estimate([np.max(r["batch_sharpness"]) / 4 for r
+    in stored.get(16, [])], entropy.label)  # fmt: skip
 
 # %% tags=["hide-input"]
 say(
@@ -324,17 +330,18 @@ say(
 asked = {"step_size": 0.1, "levels": [0.1], "examples": 1000, "limit": 900}
 grid = [{**asked, "batch": 10, "seed": s} for s in runs]
 grid += [{**asked, "batch": 512, "draws": 5, "seed": s} for s in runs]
-pictures = Store().sweep("batches_of_pictures", batches_of_pictures, grid, run=paper, jobs=2)  # fmt: skip
+pictures = Store().sweep("batches_of_pictures", batches_of_pictures, grid, run=paper,
+    jobs=2)  # fmt: skip
 rows, at = [], {}
 for b in (10, 512):
     for key in ("sharpness", "batch_sharpness"):
         each = [r[key][0] / 20 for r in pictures.where(batch=b).results]
-        at[f"{key}_{b}"] = Estimate(
-            [v for v in each if np.isfinite(v)], pictures.label
-        )
+        each = [v for v in each if np.isfinite(v)]
+        at[f"{key}_{b}"] = Estimate(each, pictures.label)
     cells = [f"{at[f'{k}_{b}']:.2f}" for k in ("sharpness", "batch_sharpness")]
     rows.append([str(b), *cells])
-head = ["batch, stored runs", r"largest eigenvalue, $2/\eta$", r"batch sharpness, $2/\eta$"]  # fmt: skip
+head = ["batch, stored runs", r"largest eigenvalue, $2/\eta$",
+    r"batch sharpness, $2/\eta$"]  # fmt: skip
 figures.table(head, rows)
 
 # %%
@@ -366,9 +373,11 @@ if at["sharpness_512"]:
 counts = {"smoke": (20, 20), "quick": (300, 200), "paper": (500, 600)}
 before, after = counts[p.scale]
 way = {"step": 1.0, "batch": 32, "renew": 20, "count": 10}
-mine = subspaces(**way, examples=p.examples, start=before, iterations=after, seed=p.seed)  # fmt: skip
+mine = subspaces(**way, examples=p.examples, start=before, iterations=after,
+    seed=p.seed)  # fmt: skip
 asked = {**way, "examples": 512, "start": 500, "iterations": 600}
-three = Store().sweep("subspaces", subspaces, [{**asked, "seed": s} for s in runs], run=paper)  # fmt: skip
+three = Store().sweep("subspaces", subspaces, [{**asked, "seed": s} for s in runs],
+    run=paper)  # fmt: skip
 
 
 # %% tags=["hide-input"]
@@ -396,7 +405,8 @@ def fall(r, key):
     return r[key][0] / np.mean(r[key][-5:])
 
 
-found = {f"{k}": Estimate([fall(r, k) for r in three.results], three.label) for k in ("plain", "leading", "rest")}  # fmt: skip
+found = {f"{k}": Estimate([fall(r, k) for r in three.results], three.label) for k
+    in ("plain", "leading", "rest")}  # fmt: skip
 found["here"] = ", ".join(
     f"{fall(mine, k):.3f}" for k in ("plain", "leading", "rest")
 )
@@ -422,8 +432,10 @@ say(
 
 # %%
 turns = {"smoke": 50, "quick": 1000, "paper": 2500}[p.scale]
-mine = {0.01: adam_edge(0.01, examples=p.examples, iterations=turns, seed=p.seed, moments=moments)}  # fmt: skip
-grid = [{"step": t, "examples": 512, "iterations": 2500, "seed": s} for t in (0.003, 0.01) for s in runs]  # fmt: skip
+mine = {0.01: adam_edge(0.01, examples=p.examples, iterations=turns, seed=p.seed,
+    moments=moments)}  # fmt: skip
+grid = [{"step": t, "examples": 512, "iterations": 2500, "seed": s} for t
+    in (0.003, 0.01) for s in runs]  # fmt: skip
 adam = Store().sweep("adam_edge", adam_edge, grid, run=paper, jobs=2)
 
 
@@ -451,7 +463,8 @@ rows = []
 for t, results in steps_of.items():
     seen = [late(results, "preconditioned", t / 38), late(results, "sharpness")]
     rows.append([f"{t:g}", *[f"{e:.2f}" for e in seen]])
-figures.table(["step, stored runs", r"preconditioned, $38/\eta$", "largest eigenvalue of $H$"], rows)  # fmt: skip
+figures.table(["step, stored runs", r"preconditioned, $38/\eta$",
+    "largest eigenvalue of $H$"], rows)  # fmt: skip
 
 # %% [markdown]
 # The table has means over the second half. The largest eigenvalue of $H$ itself is no multiple of $1/\eta$ under Adam: the preconditioner gives way, as Cohen
@@ -469,7 +482,8 @@ asked = {"step": 4.0, "lengths": LENGTHS, "examples": 100, "hidden": 8}
 size = {"hidden": 3 if p.scale == "smoke" else 8, "seed": p.seed}
 size |= {"iterations": {"smoke": 20, "quick": 200, "paper": 600}[p.scale]}
 mine = {a: differences(a, **asked | size) for a in ("tanh", "relu")}
-grid = [{"activation": a, **asked, "iterations": 600, "seed": s} for a in mine for s in runs]  # fmt: skip
+grid = [{"activation": a, **asked, "iterations": 600, "seed": s} for a in mine for s
+    in runs]  # fmt: skip
 apart = Store().sweep("differences", differences, grid, run=paper, jobs=2)
 
 
@@ -500,12 +514,14 @@ figures.figure(
 # %%
 rows = []
 for name, results in kinds.items():
-    for i, h in ((0, "exact products"), (2, "0.00001"), (3, "0.0001"), (4, "0.001"), (5, "0.01")):  # fmt: skip
+    for i, h in ((0, "exact products"), (2, "0.00001"), (3, "0.0001"), (4, "0.001"),
+        (5, "0.01")):  # fmt: skip
         top = [r["single"][i, 2] / r["exact"][-1] for r in results]
         low = [r["single"][i, 4] / r["exact"][0] for r in results]
         true = [np.mean(r["exact"] < -1e-4 * r["exact"][-1]) for r in results]
         share = [r["single"][i, 5] / t for r, t in zip(results, true)]
-        rows.append([name, h, *[f"{np.median(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in (top, low, share)]])  # fmt: skip
+        rows.append([name, h, *[f"{np.median(v):.2f} ({min(v):.2f} to {max(v):.2f})"
+            for v in (top, low, share)]])  # fmt: skip
 head = ["float32, stored runs", "h", "largest eigenvalue", "lowest eigenvalue"]
 figures.table([*head, "share of negatives"], rows)
 
@@ -528,7 +544,8 @@ def followed(results, column):
     )
 
 
-found = {f"{a}_{k}": followed(kinds.get(a, []), i) for a in mine for i, k in enumerate(("exact", "seen"))}  # fmt: skip
+found = {f"{a}_{k}": followed(kinds.get(a, []), i) for a in mine for i, k
+    in enumerate(("exact", "seen"))}  # fmt: skip
 wild = [r["late"][:, 1] / r["late"][:, 0] for r in kinds.get("relu", [])]
 found["most"] = float(np.max(wild)) if wild else None
 found["least"] = float(np.min(wild)) if wild else None
@@ -555,7 +572,8 @@ product = (risk.hessian() @ v[0]).double()
 error = float(
     (difference_products(risk, v, 1e-4)[0] - product).norm() / product.norm()
 )
-whole = [v for r in [by_batch(edge, [512])] for v in late(r.get(512, []), "sharpness", STEP / 2).values]  # fmt: skip
+whole = [v for r in [by_batch(edge, [512])] for v
+    in late(r.get(512, []), "sharpness", STEP / 2).values]  # fmt: skip
 
 # %% tags=["nbval-check-output"]
 check(
@@ -569,7 +587,8 @@ check(
     below=1e-6,
 )
 if p.scale == "quick":
-    check("stored runs with all examples stay within 0.9 to 1.2 of the edge", len(whole) > 0 and all(0.9 < v < 1.2 for v in whole))  # fmt: skip
+    check("stored runs with all examples stay within 0.9 to 1.2 of the edge",
+        len(whole) > 0 and all(0.9 < v < 1.2 for v in whole))  # fmt: skip
 
 # %% [markdown]
 # ## Limits
