@@ -28,7 +28,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from hesslib import EmpiricalRisk
+from hesslib import EmpiricalRisk, count_outliers
 from hesslib.book import figures
 from hesslib.book.explore import explore
 from hesslib.book.parameters import integer, resolve
@@ -313,6 +313,22 @@ figures.figure(
 # ## What the paper did not know
 
 # %% tags=["hide-input"]
+of = lambda name: [
+    (one["parameters"], published_result(one)) for one in published_labels(name)
+]
+exact = [
+    r["zeros"][1] == r["parameters"] - q["examples"] * r["outputs"]
+    for q, r in of("nullity")
+    if q["targets"] != "one-hot"
+]
+late = lambda b: np.array([v[13:].mean() for v in stored(
+    "stochastic_edge", "sharpness", loss="mse", step=4.0, batch=b)])  # fmt: skip
+higher = late(512) / late(8)
+off = [
+    abs(count_outliers(r["eigenvalues"], "ratio") - int(r["classes"]))
+    for q, r in of("today_spectra")
+    if q["after"] != "start" and r["loss"] < np.log(r["classes"]) / 10
+]
 barrier = {
     eta: Estimate(stored("basins_digits", "barrier", step=eta))
     for eta in (0.02, 0.05)
@@ -324,8 +340,21 @@ say(
     * **One valley is a matter of the step.** On digits the barrier between the two ends is {low:.3f} with a step of 0.02 and
     {high:.2f} with a step of 0.05 ([Chapter 6](06_basins.ipynb)).
 
-    * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).""",
+    * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).
+
+    * **The zeros can be counted, too.** Trained to zero squared error on targets in general position, {met} of {tried} networks have
+    $M - NC$ of them exactly ([Chapter 11](11_zeros.ipynb)).
+
+    * **The noise of small batches keeps the largest eigenvalue low.** With batches of 512 digits it ends {higher:.2f} times as high
+    as with batches of 8 ([Chapter 12](12_noise.ipynb)).
+
+    * **Residual networks and transformers** have another number of outliers than classes. The distance is {off:.1f}
+    ([Chapter 13](13_today.ipynb)).""",
     per=Estimate(negative),
+    met=sum(exact),
+    tried=len(exact) or None,
+    higher=Estimate(higher),
+    off=Estimate(off),
     low=barrier[0.02],
     high=barrier[0.05],
 )

@@ -302,9 +302,8 @@ else:
 KIND = {"query": 3, "key": 3, "value": 2, "mix": 2, "embed": 4, "stem": 4, "out": 5}
 NAME = {3: "query and key", 2: "value and mix", 4: "first", 5: "last", 0: "others"}
 
+
 # %%
-
-
 def draw_blocks(found, network):
     """A panel: the spectrum of each block, a line a block, coloured by its kind."""
     ax = figures.panel(network, "share of the ranks", "magnitude")

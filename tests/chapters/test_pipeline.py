@@ -123,6 +123,8 @@ def test_visible_cells_are_short_enough_to_read(source):
     for cell in cells_of(source, "code"):
         if not {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", [])):
             assert len(cell.source.splitlines()) <= 16, cell.source
+            # as many signs as a page at 1300 px shows in a line
+            assert max(map(len, cell.source.splitlines()), default=0) <= 88, cell.source
 
 
 @pairs
