@@ -549,7 +549,7 @@ check(
 # ## Limits
 #
 # * The networks are a thousandth or less of what is in use, and learn their few examples by heart. Whether counts of outliers carry over to large networks cannot be seen here.
-# * Few seeds, and not each of them with both optimisers: the last lines of the page say how many runs are stored.
+# * Three seeds for each optimiser. The last lines of the page say how many runs are stored.
 # * One step size for each optimiser, constant, and no schedule. Weight decay is that of AdamW, 0.01; the curvature is that of the loss without it.
 # * The text is short: some characters occur once or twice, and are hardly classes.
 # * With ReLU the Hessian of the residual networks exists almost everywhere, but kinks count for nothing in it ([Chapter 2](02_ggn.ipynb)).
