@@ -333,6 +333,8 @@ barrier = {
     eta: Estimate(stored("basins_digits", "barrier", step=eta))
     for eta in (0.02, 0.05)
 }
+
+# %% tags=["hide-input"]
 say(
     """* **The negative eigenvalues can be counted.** With ten classes a network with one hidden layer of ReLU units has {per:.2f} of
     them for each hidden unit ([Chapter 4](04_size.ipynb)).
