@@ -224,7 +224,7 @@ for ax in (levels, falls):
     ax.set_xticks([8, 16, 32, 64], ["8", "16", "32", "64"])
     ax.set_xticks([], minor=True)
 figures.figure(
-    "fig_gap", levels, falls,
+    "fig_noise_gap", levels, falls,
     caption=r"Stored runs. Left: largest eigenvalue and batch sharpness in the second half of training by batch, mean and standard deviation. Right: "
     "what the largest eigenvalue lacks of that with all examples, one line a seed.",
     alt="Left, largest eigenvalue and batch sharpness in units of two over the step against the batch. Right, the gap of the largest eigenvalue "
@@ -271,7 +271,7 @@ def batch_moved(batch, step=2.0, seed=p.seed):
 
 # %% tags=["hide-input"]
 explore(
-    batch_moved, {"batch": [4, 8, 16, 32, 64]}, name="fig_explore_batch",
+    batch_moved, {"batch": [4, 8, 16, 32, 64]}, name="fig_explore_noise",
     alt="Largest eigenvalue and batch sharpness along SGD, in units of two over the step, with a line at 1.",
     caption="Sharpness of all examples and of batches along a short run of SGD on 64 digits.",
     start={"batch": 8},

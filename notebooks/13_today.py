@@ -325,7 +325,7 @@ def draw_blocks(found, network):
 # %% tags=["hide-input"]
 shown, names = (of_seed(0), NETWORKS) if of_seed(0) else (here, ours)
 figures.figure(
-    "fig_blocks", *[draw_blocks(shown, n) for n in names],
+    "fig_blocks_today", *[draw_blocks(shown, n) for n in names],
     caption="Spectra of the blocks of $H$ at the start, one line for each matrix of weights; " + ("stored runs, seed 0." if of_seed(0) else "this run."),
     alt=f"A panel for each network, {', '.join(names)}: magnitude of each block's eigenvalues against the share of its ranks on a logarithmic axis, coloured by the kind of layer.",
 )  # fmt: skip
@@ -404,7 +404,7 @@ growth.legend(fontsize=8)
 
 # %% tags=["hide-input"]
 figures.figure(
-    "fig_classes", growth,
+    "fig_classes_today", growth,
     caption="Mean norm of the blocks off the diagonal over that on it, against the number of classes: outputs of a linear network and of one with a hidden layer, and hidden units.",
     alt="Three falling curves against the number of classes on logarithmic axes, for outputs of a linear network, outputs of a network with one hidden layer, and its hidden units, with the line 1 over C minus 1.",
 )  # fmt: skip
