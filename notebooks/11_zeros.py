@@ -66,8 +66,10 @@ this_run(p)
 # $s = \min(r, K)$ and $q = \min(s, m_1, m_2, \dots)$
 #
 # $$
-# \operatorname{rank} G = q\,(r + K - q), \qquad \operatorname{rank} R = q\,\Big(2 \sum_i m_i + 2s - Lq\Big), \qquad
-# \operatorname{rank} H = \operatorname{rank} G + \operatorname{rank} R - q\,(2s - q) .
+# \begin{aligned}
+# \operatorname{rank} G &= q\,(r + K - q), \qquad \operatorname{rank} R = q\,\Big(2 \sum_i m_i + 2s - Lq\Big), \\
+# \operatorname{rank} H &= \operatorname{rank} G + \operatorname{rank} R - q\,(2s - q) .
+# \end{aligned}
 # $$
 #
 # The number of examples does not occur, except through $r$. Their released code stores 27 ranks, for networks 64-$m$-$m$-10 on 100 digits of 8 by 8 pixels with $r = 41$.
