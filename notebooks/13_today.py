@@ -432,14 +432,20 @@ def pattern(classes, seed=p.seed):
     other = float((norms.sum() - norms.trace()) / 30)
     ax = figures.panel("", "weights", "weights", size=(4.0, 4.0))
     figures.matrix(ax, h, 2)
-    return f"{classes} classes: the blocks between two units have {other / same:.3f} of the norm of those of one unit.", ax  # fmt: skip
+    sizes = figures.panel("", "block", "norm", size=(4.0, 4.0), yscale="log")
+    apart = norms[~torch.eye(6, dtype=torch.bool)]
+    for values, name in ((norms.diagonal(), "of a unit"), (apart, "between two")):
+        ordered = values.sort(descending=True).values
+        sizes.plot(range(1, len(ordered) + 1), ordered, "o", ms=4, label=name)
+    sizes.legend()
+    return f"{classes} classes: the blocks between two units have {other / same:.3f} of the norm of those of one unit.", ax, sizes  # fmt: skip
 
 
 # %% tags=["hide-input"]
 explore(
     pattern, {"classes": [2, 3, 5, 10, 20, 50, 100, 200]}, name="fig_explore_classes",
-    alt="The entries of the Hessian of a hidden layer as a grid of 36 by 36 points, six blocks on the diagonal.",
-    caption="Entries of the Hessian in the weights of a hidden layer, blue positive and orange negative, on a logarithmic scale of two decades.",
+    alt="The entries of the Hessian of a hidden layer as a grid of 36 by 36 points, six blocks on the diagonal; beside it the norms of all blocks.",
+    caption="Entries of the Hessian in the weights of a hidden layer, blue positive and orange negative, on a logarithmic scale of two decades. Right: the norms of its blocks.",
     start={"classes": 10},
     live={"classes": [2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500], "seed": range(p.seed, p.seed + 10)},
 )  # fmt: skip

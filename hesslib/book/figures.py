@@ -361,7 +361,11 @@ def smooth_density(ax, eigenvalues, color: str, label: str = "", width: float = 
     x = np.linspace(values.min() - 5 * sigma, values.max() + 5 * sigma, 400)
     one = 1 / (sigma * np.sqrt(2 * np.pi) * len(values))
     y = one * np.exp(-0.5 * ((x[:, None] - values) / sigma) ** 2).sum(1)
-    ax.plot(x, np.where(y > one / 10, y, np.nan), color=color, label=label or None)
+    seen = y > one / 10
+    for part in np.split(np.arange(400), np.flatnonzero(np.diff(seen)) + 1):
+        if seen[part[0]]:
+            ax.plot(x[part], y[part], color=color, label=label or None)
+            label = ""
     ax.set_yscale("log")
 
 

@@ -57,7 +57,7 @@ BUDGETS = {
     "curvature": 3985,
     "theory": 490,
     "experiments": 2368,
-    "book": 3702,
+    "book": 3706,
     "": 447,
 }
 
