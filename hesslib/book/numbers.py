@@ -35,9 +35,8 @@ def written(value: Any, spec: str = "", tex: bool = True) -> str:
         return format(value, spec)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "not run"
-    default = (
-        "," if isinstance(value, int) and not isinstance(value, bool) else ".3g" if isinstance(value, float) else ""
-    )
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    default = "," if whole else ".3g" if isinstance(value, float) else ""
     return typeset(format(value, spec or default), tex)
 
 
@@ -46,8 +45,7 @@ def rounding(value: float, decimals: int | None = None, digits: int = 3) -> str:
     if value and not 1e-3 <= abs(value) < 1e6:
         return ".1e"
     if decimals is None:
-        whole = not value or value == round(value)
-        decimals = 0 if whole else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        decimals = 0 if value == round(value) else max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f",.{decimals}f"
 
 

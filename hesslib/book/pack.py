@@ -68,7 +68,8 @@ def fault(label: dict[str, Any], present: dict[str, str]) -> str:
         return f"made from changed sources at commit {label['commit']}"
     if git("merge-base", "--is-ancestor", label["commit"], "HEAD") is None:
         return f"commit {label['commit']} is not in this history"
-    held = label["closure"] in _closures_of(label["commit"]) or label["closure"] == _imported_at(label)
+    closure, commit = label["closure"], label["commit"]
+    held = closure in _closures_of(commit) or closure == _imported_at(label["name"], commit)
     return "" if held else f"commit {label['commit']} has other code"
 
 
@@ -78,10 +79,11 @@ def _closures_of(commit: str) -> set[str]:
     return set(closures.present(code).values()) if code else set()
 
 
-def _imported_at(label: dict[str, Any]) -> str | None:
-    """The closure, at a label's commit, of the function a chapter now imports; a run may be older than its chapter."""
-    now, then = closures.tree(), closures.tree_at(label["commit"])
-    made = closures.experiments(now).get(label["name"])
+@cache
+def _imported_at(name: str, commit: str) -> str | None:
+    """The closure, at a commit, of the function a chapter now imports for an experiment; a run may be older than it."""
+    now, then = closures.tree(), closures.tree_at(commit)
+    made = closures.experiments(now).get(name)
     for node in ast.parse(now.read(f"notebooks/{made.chapter}.py") or "").body if made else []:
         if made and isinstance(node, ast.ImportFrom) and node.module and made.function in {a.name for a in node.names}:
             home = then.module(node.module) if then else None
