@@ -51,6 +51,8 @@ from hesslib.experiments.covariance import (
     moment,
     normal_sample,
     pairs_of,
+    predicted,
+    simulated,
 )
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
@@ -239,9 +241,9 @@ word = (
 numbers = {"loss": loss, "word": word, "mp_start": start[0][2], "mp_end": end[0][2]}
 numbers |= {"law_start": start[0][4], "law_end": end[0][4], "law_fresh": end[1][4]}
 say(
-    """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps:,} steps, at a training loss of {loss:.3f}
+    """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps}, at a training loss of {loss:.3f}
     ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}.""",
-    steps=p.iterations,
+    steps=f"{p.iterations:,} steps" if p.iterations > 1 else "one step",
     **numbers,
 )
 
@@ -271,14 +273,23 @@ def plugin(examples, iterations, seed):
 
 
 # %%
-draws, laws = (5, 1) if p.scale == "smoke" else (30, 3)
-here = []
-for i, w in enumerate((history.parameters[0], history.parameters[-1])):
-    spectra = [pairs_of(r.at(w).ggn())[0] for r in risks]
-    rng = np.random.default_rng([p.seed, i])
-    held = risks[2].num_examples
+def leading(spectra, draws, rng):
+    """Leading eigenvalues of samples and of the population, last, and their null."""
+    held, count = risks[2].num_examples, c * (c - 1)
+    population, columns_ = spectra["population"], p.examples * (c - 1)
+    top = [spectra[k][::-1][:count] for k in ("g", "fresh", "population")]
+    options = population, columns_, held * (c - 1), count, draws
+    logs = np.log(simulated(*options, laws=0, rng=rng)[1])
+    psi, slope = predicted(population, columns_, count)
+    null = {"centre_many": logs.mean(0), "spread_many": logs.std(0, ddof=1)}
+    return {"top": np.array(top), "psi": psi, "slope": slope, **null}
+
+
+# %%
+draws, here = 5 if p.scale == "smoke" else 20, []
+for i, (spectra, _) in enumerate(both):
     with np.errstate(all="ignore"):  # fewer than C (C - 1) columns leave zeros
-        here.append(explained(spectra, p.examples, c, held, rng, draws, laws))
+        here.append(leading(spectra, draws, np.random.default_rng([p.seed, i])))
 
 
 # %%
