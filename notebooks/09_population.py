@@ -54,6 +54,7 @@ from hesslib.experiments.covariance import (
     predicted,
     simulated,
 )
+from hesslib.experiments.critical import critical_points, index_law
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
@@ -530,6 +531,65 @@ say(
 )
 
 # %% [markdown]
+# ## Index against energy
+#
+# [Pennington and Bahri (2017)](../book/references.md) take the first term of the Hessian for a Wishart matrix and the second for a Wigner matrix whose size grows with the
+# *energy* $\varepsilon$, half the mean squared error. At critical points the model predicts the *index*, the share of negative eigenvalues: where it is small it grows
+# as $(\varepsilon - \varepsilon_c)^{3/2}$. They also report that minima lie at about $\frac12(1 - \varphi)^2$, with $\varphi$ the number of parameters over that of targets.
+# Their network is used here: tanh, no biases, 16 inputs, hidden units and outputs, so that $M = 512$, with normal inputs and targets.
+#
+# To find critical points we stop gradient descent at some step, then lower the norm of the gradient by Levenberg-Marquardt steps. Such searches often end where only
+# the *norm* is stationary ([Frye et al. 2021](../book/references.md)), so the size of the gradient is kept. This run has 8 units in place of 16.
+
+# %%
+counts = {"smoke": (5, 10), "quick": (12, 40), "paper": (12, 40)}[p.scale]
+found = critical_points(0.25, 8, *counts, p.seed)
+grid = [
+    {"ratio": r, "width": 16, "starts": 24, "iterations": 80, "seed": s}
+    for r in (0.25, 0.5)
+    for s in range(1, 1 + (p.seeds + 3) // 4)
+]
+kept = Store().sweep("critical", critical_points, grid, run=p.scale == "paper")
+
+
+# %%
+def draw_index(ax, sets):
+    """Index against energy for each ratio, and the law with a free exponent."""
+    for color, (ratio, runs) in zip(figures.SERIES[1:], sets.items()):
+        energy, index = (np.concatenate([r[k] for r in runs]) for k in ("energy", "index"))  # fmt: skip
+        ax.plot(energy, index, ".", color=color, label=f"φ = {ratio}")
+        ax.axvline((1 - ratio) ** 2 / 2, color=color, ls=":", lw=1)
+        factor, edge, exponent = index_law(energy, index)
+        e = np.linspace(energy.min(), energy.max(), 100)
+        ax.plot(e, factor * np.maximum(e - edge, 0) ** exponent, color=color, lw=1)
+    ax.legend()
+
+
+of_ratio = {r: kept.where(ratio=r).results for r in (0.25, 0.5)}
+stored_sets = of_ratio if all(of_ratio.values()) else None
+
+# %% tags=["hide-input"]
+figures.figure(
+    "fig_index", *figures.here_and_stored(draw_index, {0.25: [found]}, stored_sets, "this run, 8 units", "stored runs, 16 units", xlabel="energy", ylabel="share of negative eigenvalues"),
+    caption="Share of negative eigenvalues against energy where a search for critical points ended. Lines: fits with a free exponent. Dotted: $\\frac12(1 - \\varphi)^2$.",
+    alt="Two panels, this run and the stored runs: dots of the share of negative eigenvalues against energy, rising from near zero, with a fitted curve through them and a dotted vertical line at the reported energy of minima.",
+)  # fmt: skip
+law = lambda i, r: Estimate((x["laws"][i, 2] for x in of_ratio[r]), kept.name)
+low = lambda r: Estimate((x["energy"].min() for x in of_ratio[r]), kept.name)
+steep = lambda r: Estimate(
+    (np.median(x["gradient"]) for x in of_ratio[r]), kept.name
+)
+ends = np.concatenate([r["gradient"] for r in kept.results]) if kept.results else []
+say(
+    """**Reading.** Fitted to all points of a stored run, the exponent is {all_25:.2f} for $\\varphi = 1/4$ and {all_50:.2f} for $1/2$; the prediction is 1.5. Fitted to the points whose index is at most a tenth, to
+    which the prediction belongs, it is {few_25:.2f} and {few_50:.2f}. The lowest energies are {low_25:.3f} and {low_50:.3f}, where $\\frac12(1 - \\varphi)^2$ is 0.281 and 0.125.
+
+    The premise is not met: {true} of the {ends} searches have brought the gradient below $10^{{-10}}$. Its median norm where they end is {g_25:.1g} and {g_50:.1g}.""",
+    all_25=law(0, 0.25), all_50=law(0, 0.5), few_25=law(1, 0.25), few_50=law(1, 0.5), low_25=low(0.25), low_50=low(0.5),
+    true=int(np.sum(np.asarray(ends) < 1e-10)), ends=len(ends) or None, g_25=steep(0.25), g_50=steep(0.5),
+)  # fmt: skip
+
+# %% [markdown]
 # ## Checks
 
 # %% tags=["nbval-check-output"]
@@ -578,4 +638,4 @@ check("those of a population of two kinds fail it", far, above=0.03)
 verdicts("09_population")
 
 # %% tags=["hide-input"]
-foot(p, plugged, mixed, nets)
+foot(p, plugged, mixed, nets, kept)
