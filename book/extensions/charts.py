@@ -16,9 +16,9 @@ def decades(values: list[float]) -> tuple[int, int]:
     return math.floor(math.log10(min(values)) + 0.05), math.ceil(math.log10(max(values)) - 0.05)
 
 
-def power(exponent: int, whole: bool = False) -> str:
-    """A power of ten as text; 1 and 10 without their exponents, unless it is to be whole."""
-    if exponent in (0, 1) and not whole:
+def power(exponent: int) -> str:
+    """A power of ten as text; 1 and 10 without their exponents."""
+    if exponent in (0, 1):
         return "10"[: exponent + 1]
     return "10" + str(exponent).translate(SUPERSCRIPT)
 

@@ -274,6 +274,23 @@ class BenchmarkTable(SphinxDirective):
         return found
 
 
+class CompleteTable(SphinxDirective):
+    """The measured complete spectra of G: a row for each network."""
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / "book" / "complete_costs.json"
+        self.env.note_dependency(str(path))
+        head = ["eigenvalues of G", "images", "zeros", "wall clock", "processor", "highest memory", "worst certificate"]
+        rows = []
+        for name, one in sorted(json.loads(path.read_text(encoding="utf-8")).items()):
+            worst = kit("numbers").written(max(one["certificates"].values()), ".0e", tex=False)
+            times = [f"{one[k]:,.0f}\u00a0s" for k in ("seconds", "processor_seconds")]
+            counts = [f"{one['M']:,}", f"{one['N']:,}", f"{one['M'] - one['nonzero']:,}"]
+            where = f"{name}, {one['date']}, {one['device']}, commit {one['commit']}"
+            rows.append([where, *counts, *times, f"{one['peak_gib']:.1f}\u00a0GiB", worst])
+        return [table(["", *head], rows)]
+
+
 # What a sentence of the code begins with a capital has none of its own.
 SMALL_NAMES = re.compile(r"^(Hesslib|Torch\.func|Curvlinops|Hessian-eigenthings)\b")
 
@@ -282,17 +299,11 @@ def contender_row(line: dict, ours: float) -> list[str]:
     """A contender's row: what it does, its time, that in units of ours, its memory and its error."""
     scaled = f" (from {line['columns']} of {line['of']:,} columns)" if "columns" in line else ""
     scaled += f" (the first one: {line['first_seconds']:.1f} s)" if "first_seconds" in line else ""
-    error = scientific(line["error"], 0) if line.get("error") else "exact"
+    error = kit("numbers").written(line["error"], ".0e", tex=False) if line.get("error") else "exact"
     digits = ",.0f" if line["seconds"] > 100 else ".2f"
     seconds, peak = f"{line['seconds']:{digits}}\u00a0s", f"{line['peak_gib']:.1f}\u00a0GiB"
     what = SMALL_NAMES.sub(lambda name: name[0].lower(), line["what"])
     return [what + scaled, seconds, f"{line['seconds'] / ours:.1f}", peak, error]
-
-
-def scientific(value: float, digits: int = 1) -> str:
-    """A number as a mantissa and a power of ten."""
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
-    return f"{mantissa}×{charts.power(int(exponent), whole=True)}"
 
 
 def amount(value: float, unit: str) -> str:
@@ -385,7 +396,10 @@ class CostPredictions(SphinxDirective):
                 ("the matrix in double precision", lambda m: amount(m["matrix_bytes"], "B")),
                 ("memory of the ten largest, 60 vectors", lambda m: amount(m["basis_bytes"], "B")),
                 ("memory of a density, 10 probes of 80 steps", lambda m: amount(m["density_bytes"], "B")),
-                ("multiply-adds of one product", lambda m: scientific(m["multiply_adds"])),
+                (
+                    "multiply-adds of one product",
+                    lambda m: kit("numbers").written(m["multiply_adds"], ".1e", tex=False),
+                ),
                 ("one product on one thread of this machine", lambda m: amount(m["seconds_here"], "s")),
                 ("one product on a device", lambda m: amount(m["multiply_adds"] / 3e12, "s")),
                 ("one product on 64 devices", lambda m: amount(m["multiply_adds"] / 3e12 / 64, "s")),
@@ -417,6 +431,7 @@ def setup(app):
     app.add_directive("results-table", ResultsTable)
     app.add_css_file("charts.css")
     app.add_directive("benchmark-table", BenchmarkTable)
+    app.add_directive("complete-table", CompleteTable)
     app.add_directive("cost-table", CostTable)
     app.add_directive("cost-predictions", CostPredictions)
     return {"parallel_read_safe": True, "version": "1"}

@@ -1,7 +1,8 @@
 """Every eigenvalue of G of AlexNet (and of ResNet-18): seconds, processor seconds and the highest memory.
 
-``python -m tests.benchmarks.complete [alexnet|resnet18] [EXAMPLES]`` prints one line of JSON. It needs CIFAR-10 in
-the data folder (``hesslib.experiments.data``); two cores are enough.
+``python -m tests.benchmarks.complete [alexnet|resnet18] [EXAMPLES]`` prints what it measured and keeps it in
+``book/complete_costs.json``, which the page on the benchmark shows. It needs CIFAR-10 in the data folder
+(``hesslib.experiments.data``); two cores are enough.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ import json
 import resource
 import sys
 import time
+from datetime import date
 
 import numpy as np
 import torch
 
 from hesslib import EmpiricalRisk, ggn_spectrum
-from hesslib.book.provenance import device_name
+from hesslib._files import replacing
+from hesslib.book.paths import ROOT
+from hesslib.book.provenance import commit, device_name
 from hesslib.experiments.data import cifar10
 from hesslib.experiments.models import alexnet
 from tests.curvature.test_ggn import resnet18
+
+OUTPUT = ROOT / "book" / "complete_costs.json"
 
 
 def measure(name: str, examples: int) -> dict:
@@ -32,7 +38,6 @@ def measure(name: str, examples: int) -> dict:
     start = time.process_time()
     s = ggn_spectrum(op)
     return {
-        "network": name,
         "M": len(s.eigenvalues),
         "N": examples,
         "seconds": round(s.seconds, 1),
@@ -44,10 +49,16 @@ def measure(name: str, examples: int) -> dict:
         "certificates": s.certificates,
         "reason": s.reason,
         "device": device_name(),
+        "commit": commit()[0],
+        "date": date.today().isoformat(),
     }
 
 
 if __name__ == "__main__":
     network = sys.argv[1] if len(sys.argv) > 1 else "alexnet"
     count = int(sys.argv[2]) if len(sys.argv) > 2 else {"alexnet": 1000, "resnet18": 100}[network]
-    print(json.dumps(measure(network, count)))
+    kept = json.loads(OUTPUT.read_text()) if OUTPUT.exists() else {}
+    kept[network] = measure(network, count)
+    print(json.dumps(kept[network]))
+    with replacing(OUTPUT, "w") as file:
+        file.write(json.dumps(kept, indent=1, sort_keys=True) + "\n")

@@ -27,7 +27,7 @@ def test_a_panel_has_its_points_where_their_logarithms_are():
 
 def test_decades_hold_the_values_and_a_size_just_beyond_makes_no_new_one():
     assert charts.decades([970, 1_000_878]) == (3, 6) and charts.decades([2e-3, 0.3]) == (-3, 0)
-    assert charts.power(-3) == "10⁻³" and charts.power(1) == "10" and charts.power(0, whole=True) == "10⁰"
+    assert charts.power(-3) == "10⁻³" and charts.power(1) == "10" and charts.power(0) == "1"
 
 
 def test_bars_are_as_long_as_their_values_and_what_failed_has_none():
