@@ -162,7 +162,7 @@ def told(b, r):
     top, own = (
         late([r], k, p.step / 2).mean for k in ("sharpness", "batch_sharpness")
     )
-    return f"Batch {b}: largest eigenvalue {top:.2f}, batch sharpness {own:.2f}."
+    return f"Batch {b}: largest eigenvalue {top:.2g}, batch sharpness {own:.2g}."
 
 
 # %% tags=["hide-input"]
