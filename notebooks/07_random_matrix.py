@@ -406,7 +406,7 @@ def cell(size, t):
 
 
 # %% tags=["hide-input"]
-full = all(len(stored.where(ratio=a)) > 1 for a in RATIOS)
+full = all(len(stored.where(ratio=a)) > 0 for a in RATIOS)
 head = ["(ℓ − 1) / √α", "N", "law", "mean, less the law's", "deviation, over it"]
 head += ["above its 99 % point", "distance (limit: 1)"]
 if full:

@@ -40,7 +40,7 @@ p = resolve(
     globals(),
     steps=reals(1e-3, 100, smoke=[2.0], quick=[2.0, 4.0], paper=[2.0, 4.0, 6.0]),
     examples=integer(50, 4990, smoke=60, quick=300, paper=500),
-    iterations=integer(20, smoke=40, quick=1500, paper=3000),
+    iterations=integer(20, smoke=20, quick=1500, paper=3000),
     seed=integer(0),
     seeds=integer(1, smoke=5, quick=5, paper=5),
 )
