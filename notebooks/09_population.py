@@ -242,7 +242,7 @@ word = (
 numbers = {"loss": loss, "word": word, "mp_start": start[0][2], "mp_end": end[0][2]}
 numbers |= {"law_start": start[0][4], "law_end": end[0][4], "law_fresh": end[1][4]}
 say(
-    """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps}, at a training loss of {loss:.3f}
+    """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps}, at a training loss of {loss:.3g}
     ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}.""",
     steps=f"{p.iterations:,} steps" if p.iterations > 1 else "one step",
     **numbers,
