@@ -52,7 +52,7 @@ p = resolve(
     globals(),
     data=choice("mnist", "blobs"),
     hidden=integers(1, smoke=[3, 4], quick=[6, 12], paper=[6, 12]),
-    examples=integer(10, 4990, smoke=60, quick=1000, paper=1000),
+    examples=integer(10, 4990, smoke=60, quick=500, paper=1000),
     iterations=integer(2, smoke=60, quick=5000, paper=5000),
     step_size=real(1e-6, 100),
     seed=integer(0),
@@ -89,7 +89,8 @@ def trained(data, hidden, examples, iterations, step_size, seed):
 # %%
 setting = {k: v for k, v in vars(p).items() if k not in ("scale", "seed", "seeds")}
 dataset, risk, history, scores = trained(**setting, seed=p.seed)
-kept = sorted({*range(0, len(history.iterations), 2), len(history.iterations) - 1})
+last = len(history.iterations) - 1
+kept = sorted({0, *range(4, last - 1, 2), last})
 iterations = [history.iterations[i] for i in kept]
 spectra = [spectrum(risk.at(history.parameters[i]).hessian()) for i in kept]
 start, end = spectra[0].eigenvalues, spectra[-1].eigenvalues
