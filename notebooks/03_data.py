@@ -554,8 +554,8 @@ figures.table(["hidden units", "rank of the drop in $R$", "in $H$"], drops)
 # %% tags=["hide-input"]
 tail = separated.where(activation="tanh", classes=2, separation=32.0).results
 say(
-    """**Reading.** In {of_r} of {of} networks the drop of $R$ comes after as many eigenvalues as there are hidden units, and in {of_h} that of $H$ two
-    later: the eigenvalues of the units and two outliers of $G$.
+    """**Reading.** The drop of $R$ comes after as many eigenvalues as there are hidden units (networks: {of_r} of {of}), and that of $H$ two later ({of_h} of {of}):
+    the eigenvalues of the units and two outliers of $G$.
 
     In the stored networks, with 60 hidden units, it comes after rank {rank}. This drop counts units, not classes; in [Chapter 4](04_size.ipynb) the same term has up to $C - 1$ negative
     eigenvalues for each unit. A rule that looks for the largest drop does not tell one kind from the other.""",
