@@ -253,7 +253,7 @@ inner = 0 < peak < len(top) - 1
 after = "Afterwards it falls: as the examples are fitted, the loss flattens in every direction." if inner and fitted else ""
 say(
     """Among these moments the largest eigenvalue is highest at iteration {at:,}, with {peak:.2f}. {after}
-    A step of $\\eta$ is stable only along directions of curvature below $2/\\eta$, here {edge:.3g}; the peak has {share:.2f} of that
+    A step of $\\eta$ is stable only along directions of curvature below $2/\\eta$, here {edge:.3g}; the peak has {share:.2g} of that
     ([Chapter 10](10_after.ipynb) follows it further).
 
     {tenth_start} eigenvalues reach a tenth of the largest in magnitude at the start, {tenth_below} of them negative, and {tenth_end} at the

@@ -47,7 +47,7 @@ seed: int = 0  # of the digits and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %% tags=["hide-input"]
-from functools import cache
+from functools import cache  # noqa: I001
 
 import numpy as np
 import torch
@@ -55,18 +55,15 @@ from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.claims import verdicts
 from hesslib.book.explore import explore
-from hesslib.book.parameters import integer, integers, real, resolve
+from hesslib.book.parameters import ParameterError, integer, integers, real, resolve
 from hesslib.book.store import Store
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
+from hesslib.curvature.certificates import CertificateError
 from hesslib.experiments.data import mnist
 from hesslib.experiments.flatness import shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
-from hesslib.experiments.terms import (  # fmt: skip
-    curvature_of_outputs,
-    output_slopes,
-    summand_norms,
-)
-from hesslib.experiments.training import train
+from hesslib.experiments.terms import curvature_of_outputs, output_slopes, summand_norms  # fmt: skip
+from hesslib.experiments.training import DivergenceError, train
 
 p = resolve(
     globals(),
@@ -88,8 +85,9 @@ this_run(p)
 # with its bias, the weights out of each unit, and the last biases. The picture shows the norm of each block of $H$, $G$ and $R$ after training.
 
 # %%
-last_moment = min(p.iterations, 2000)
-moments = [0, *np.unique(np.geomspace(5, last_moment, 8).astype(int)).tolist()]
+first, last_moment = min(p.iterations, 5), min(p.iterations, 2000)
+moments = np.geomspace(first, last_moment, 8).astype(int)
+moments = [0, *np.unique(moments).tolist()]
 
 
 @cache
@@ -109,10 +107,7 @@ matrices = {name: op.to_dense().numpy() for name, op in operators.items()}
 
 
 # %%
-inner, outer = (
-    np.arange(6 * 50).reshape(6, 50),
-    300 + np.arange(60).reshape(10, 6).T,
-)
+outer = 300 + np.arange(60).reshape(10, 6).T
 into = [np.append(np.arange(49) + 49 * j, 6 * 49 + j) for j in range(6)]
 groups = [*into, *outer, np.arange(360, 370)]
 
@@ -165,14 +160,9 @@ say(
 def split_sentence(iteration, reading, found):
     """What the moment shows, in a sentence."""
     ratio, h = size(found["R"]) / size(found["G"]), found["H"]
-    sentence = (
-        f"Iteration {iteration:,}, {reading}: "
-        f"the norm of R is {ratio:.2g} times that of G; "
-    )
-    return (
-        sentence
-        + f"the lowest eigenvalue of H is {h[0]:.2g}, the largest {h[-1]:.2f}."
-    )
+    norms = f"the norm of R is {ratio:.2g} times that of G"
+    ends = f"the lowest eigenvalue of H is {h[0]:.2g}, the largest {h[-1]:.2f}"
+    return f"Iteration {iteration:,}, {reading}: {norms}; {ends}."
 
 
 # %%
@@ -264,8 +254,18 @@ def ratios_at(here):
 # %%
 names = ("hidden", "examples", "iterations", "step_size")
 setting = {name: getattr(p, name) for name in names}
-risk, history = trained(**setting, seed=p.seed)
-along = [terms(risk.at(history.parameters[i])) for i in (0, -1)]
+try:
+    risk, history = trained(**setting, seed=p.seed)
+    along = [terms(risk.at(history.parameters[i])) for i in (0, -1)]
+except (CertificateError, DivergenceError) as error:
+    raise ParameterError(
+        f"step_size = {p.step_size} is too large: {error}"
+    ) from None
+if not all(size(s["R"]) > 1e-15 * size(s["G"]) for s in along):
+    given = f"hidden = {p.hidden}, step_size = {p.step_size}"
+    raise ParameterError(f"{given}: R is zero; give more units or a smaller step")
+
+# %%
 start, end = along
 m, n, c = risk.num_parameters, risk.num_examples, risk.num_outputs
 fitted = learnt(history.losses[-1], c)

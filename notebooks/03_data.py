@@ -180,13 +180,13 @@ figures.figure(
 )
 
 # %% tags=["hide-input"]
-said = ", ".join(f"{count_outliers(r['top'], 'ratio')} outliers for {k} clusters" for k, r in here.items() if ended[k])
+found = [(count_outliers(r["top"], "ratio"), k) for k, r in here.items() if ended[k]]
+said = ", ".join(f"{n} outlier{'s' * (n > 1)} for {k} clusters" for n, k in found)
 lost = ", ".join(str(k) for k in here if not ended[k])
 if said:
     say("**This run.** The ratio rule counts {said}.", said=said)
 if lost:
-    text = "With {lost} clusters the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum says"
-    say(f"**This run.** {text} nothing about the claim.", lost=lost)
+    say("**This run.** With {lost} clusters the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum says nothing about the claim.", lost=lost)
 
 # %%
 median = {k: np.median([r["top"] for r in found], 0) for k, found in sgd.items()}

@@ -154,8 +154,8 @@ figures.figure(
 # %% tags=["hide-input"]
 if dead := [w for w in here if not ended[w]]:
     say(
-        "**This run.** With {widths} hidden units the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum "
-        "says nothing about the claims.", widths=", ".join(map(str, dead)),
+        "**This run.** With {widths} hidden {unit} the network has not learnt: its loss is above a tenth of that of a guess. Its spectrum "
+        "says nothing about the claims.", widths=", ".join(map(str, dead)), unit="unit" if dead == [1] else "units",
     )
 if sum(ended.values()) > 1:
     tops = [here[w]["eigenvalues"][-1] for w in here if ended[w]]
@@ -290,14 +290,14 @@ width, (losses, tops) = list(ways.items())[-1]
 alive = tops[:, 9] > 1e-10 * tops[:, 0]  # else the tenth is zero up to rounding, and the ratio says nothing
 losses, tops = losses[alive], tops[alive]
 ratio = tops[:, 8] / tops[:, 9]
-if len(ratio):
+if len(ratio) > 1:
     say(
-        r"""**This run.** Along the training with {width} units the largest ratio of neighbours is behind rank 9 at {nine} of {moments} moments. The ratio
+        r"""**This run.** Along the training with {width} hidden {unit} the largest ratio of neighbours is behind rank 9 at {nine} of {moments} moments. The ratio
         behind rank 9 is largest, {peak:.1f}, at a training loss of {at:.2g}; at the last of them, at a loss of {end:.2g}, it is {last:.1f}.""",
-        width=width, nine=sum(count_outliers(v, "ratio") == 9 for v in tops) or "none", moments=len(tops), peak=float(ratio.max()),
+        width=width, unit="unit" if width == 1 else "units", nine=sum(count_outliers(v, "ratio") == 9 for v in tops) or "none", moments=len(tops), peak=float(ratio.max()),
         at=float(losses[ratio.argmax()]), end=float(losses[-1]), last=float(ratio[-1]),
     )
-else:
+elif not len(ratio):
     say("**This run.** The tenth eigenvalue is zero up to rounding at every moment of this training, so no ratio of neighbours is defined there.")
 
 # %%
