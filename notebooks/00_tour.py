@@ -107,6 +107,7 @@ def coarse(matrix, most=150):
     return np.take_along_axis(squares, largest, -1)[..., 0]
 
 
+# %% tags=["end"]
 def draw_matrix(matrix):
     """The entries of the Hessian as dots of colour."""
     xlabel = "blue: positive, orange: negative"
@@ -232,7 +233,6 @@ line = stored("basins_line", "train_loss")
 places = stored("basins_line", "positions")
 between = [v[(t >= 0) & (t <= 1)] for v, t in zip(line, places, strict=True)]
 hill = [v.max() - max(v[0], v[-1]) for v in between]
-rise = [f"rises by {v:.3f}" if v > 5e-4 else "does not rise" for v in hill]
 
 risk, along, _ = trained(p.hidden, p.seed)
 ratio = [
@@ -242,6 +242,7 @@ ratio = [
 ]
 
 # %% tags=["hide-input"]
+rise = [f"rises by {v:.3f}" if v > 5e-4 else "does not rise" for v in hill]
 say(
     """1. **Most directions are flat.** After training on 1,000 digits {flat:.1f} % of the eigenvalues are smaller than a
     thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).

@@ -73,7 +73,8 @@ def trained(data, hidden, examples, iterations, step_size, seed):
     sizes = [dataset.dimension, *hidden, dataset.classes]
     model = fully_connected(sizes, seed=seed)
     moments = np.unique(np.geomspace(1, iterations, 8).astype(int)).tolist()
-    options = {"step_size": step_size, "iterations": iterations, "record": [0, *moments]}
+    options = {"step_size": step_size, "iterations": iterations,
+               "record": [0, *moments]}
     history = train(model, dataset.inputs, dataset.targets, **options)
     risk = EmpiricalRisk(model, dataset.inputs, dataset.targets)
     on_train = accuracy(model, dataset.inputs, dataset.targets)
@@ -327,10 +328,8 @@ over = lambda v: Estimate(v, of="`spectrum`")
 # %% tags=["hide-input"]
 def draw_seeds(ax, leading):
     """The forty largest eigenvalues at the start and at the end, over the stored runs."""
-    first = np.arange(1, 41)
     for i, name in enumerate(("start", "end")):
-        curves = leading[:, i, ::-1][:, :40]
-        figures.band(ax, first, curves, figures.COLORS[name], name)
+        figures.band(ax, np.arange(1, 41), leading[:, i, ::-1][:, :40], figures.COLORS[name], name)
     ax.legend()
 
 
@@ -540,7 +539,8 @@ def to_a_minimum(decay, seed):
     moments = np.unique(np.geomspace(1, 20_000, 12).astype(int)).tolist()
     history = train(model, x, y, step_size=0.1, iterations=20_000, record=moments)
     risk, rows = EmpiricalRisk(model, x, y), []
-    for w, loss, norm in zip(history.parameters, history.losses, history.gradient_norms):
+    for w, loss, norm in zip(
+            history.parameters, history.losses, history.gradient_norms):
         values = spectrum(risk.at(w).hessian()).eigenvalues
         rows.append([loss, norm, values[0], values[-1]])
     end, newton = newton_descent(risk, decay)

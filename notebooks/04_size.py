@@ -460,7 +460,6 @@ say(
 # %%
 @cache
 def few_digits(seed):
-    """Two hundred digits."""
     return mnist(200, seed=seed)
 
 
@@ -471,8 +470,7 @@ def small(
     data = few_digits(seed)
     keep = data.targets < classes
     x, y = data.inputs[keep][:80], data.targets[keep][:80]
-    sizes = [784, *[width] * depth, classes]
-    model = fully_connected(sizes, seed=seed, **options)
+    model = fully_connected([784, *[width] * depth, classes], seed=seed, **options)
     train(model, x, y, step_size=0.1, iterations=iterations, progress=False)
     y = torch.eye(classes).double()[y] if loss == "mse" else y
     return EmpiricalRisk(model, x, y, loss)

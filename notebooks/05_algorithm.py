@@ -550,7 +550,7 @@ few_digits = cache(lambda seed: beginning(200, [2, 3], 6, seed)[1:])
 
 
 def tiny(batch, step_size, seed):
-    """The end of a small run: test accuracy and loss, all eigenvalues if it is finite."""
+    """Test accuracy, loss and, if it is finite, all eigenvalues of a small run."""
     inputs, targets, *test = few_digits(seed)
     model = convolutional([2, 3], 6, seed=seed).float()
     options = {"step_size": step_size, "batch_size": batch, "seed": seed}
