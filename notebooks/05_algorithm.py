@@ -221,6 +221,7 @@ figures.figure(
 # %%
 a, b = here[p.small_batch], here[p.large_batch]
 this = {"turns": p.iterations, "small": p.small_batch, "large": p.large_batch}
+this["iterations"] = "iteration" if p.iterations == 1 else "iterations"
 this |= {"a": a["eigenvalues"][-1], "b": b["eigenvalues"][-1]}
 this |= {"la": a["loss"][4], "lb": b["loss"][4]}
 this |= {"ta": 100 * a["test_accuracy"][4], "tb": 100 * b["test_accuracy"][4]}
@@ -228,7 +229,7 @@ dull = [str(b) for b, r in here.items() if not learnt(r["loss"][4], 10)]
 
 # %% tags=["hide-input"]
 say(
-    """**This run.** After {turns:,} iterations the largest eigenvalue is {a:.3g} with batches of {small} and {b:.3g} with batches of
+    """**This run.** After {turns:,} {iterations} the largest eigenvalue is {a:.3g} with batches of {small} and {b:.3g} with batches of
     {large}; the training losses are {la:.2g} and {lb:.2g}, the test accuracies {ta:.1f} % and {tb:.1f} %. {state}""",
     state="Both networks have learnt." if not dull else f"With batches of {' and of '.join(dull)} the network has **not learnt**: its "
     "loss is above a tenth of that of a guess. So this is no end of training, and says nothing of one.", **this,
@@ -570,15 +571,12 @@ def batch_moved(batch, step_size, seed=p.seed):
     head = f"Batch {batch}, step {step_size:g}: "
     if eigenvalues is None:
         return head + "training leaves the finite numbers.", ax
-    top = eigenvalues[:-31:-1]
-    rank, style = range(1, 31), {"color": figures.INK, "label": "eigenvalues"}
-    ax.plot(rank, top.clip(1e-3), ".", **style)
+    top, name = eigenvalues[:-31:-1], "eigenvalues"
+    ax.plot(range(1, 31), top.clip(1e-3), ".", color=figures.INK, label=name)
     ax.legend()
     head += f"loss {loss:.3f}{'' if learnt(loss, 10) else ' (not learnt)'}, test accuracy {100 * right:.1f} %; "
-    head += (
-        f"the largest eigenvalue is {top[0]:.3g}, and 2 over the step {bound:.3g}."
-    )
-    return head, ax
+    head += f"the largest eigenvalue is {top[0]:.3g}, "
+    return f"{head}and 2 over the step {bound:.3g}.", ax
 
 
 # %% tags=["hide-input"]
