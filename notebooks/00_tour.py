@@ -60,7 +60,7 @@ def spiral(examples, seed, classes=3):
 
 
 # %% tags=["end"]
-moments = np.unique(np.geomspace(1, p.iterations, 18).astype(int)).tolist()
+moments = np.unique(np.geomspace(1, p.iterations, 15).astype(int)).tolist()
 moments = [0, *moments]
 
 
@@ -97,11 +97,22 @@ def decide(weights, points, hidden):
 
 
 # %% tags=["end"]
+def coarse(matrix, most=150):
+    """At most so many rows: of each square of entries the one largest in magnitude."""
+    side = -(-len(matrix) // most)
+    rows = np.pad(matrix, (0, -len(matrix) % side))
+    n = len(rows) // side
+    squares = rows.reshape(n, side, n, side).swapaxes(1, 2).reshape(n, n, -1)
+    largest = np.abs(squares).argmax(-1)[..., None]
+    return np.take_along_axis(squares, largest, -1)[..., 0]
+
+
+# %% tags=["end"]
 def draw_matrix(matrix):
-    """Each entry of the Hessian as a dot of colour."""
+    """The entries of the Hessian as dots of colour."""
     xlabel = "blue: positive, orange: negative"
     ax = figures.panel("the Hessian", xlabel, size=figures.THIRD)
-    figures.matrix(ax, matrix)
+    figures.matrix(ax, coarse(matrix))
     return ax
 
 
@@ -151,6 +162,7 @@ def moment(step, hidden=p.hidden, seed=p.seed):
 
 
 # %% tags=["hide-input"]
+shown = "all entries" if 6 * p.hidden + 3 <= 150 else "the largest entries"
 explore(
     moment,
     {"step": moments},
@@ -158,7 +170,7 @@ explore(
     alt="Left, the Hessian as a square of blue and orange dots. In the middle, the magnitudes of its eigenvalues against "
     "rank on logarithmic axes, negative ones as rings. Right, the plane coloured by the network's decision, with "
     "the training points of three arms of a spiral.",
-    caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. Left: all entries of "
+    caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. Left: {shown} of "
     "its Hessian, the darker the larger. Middle: the magnitude of each eigenvalue against its rank; rings are negative. Right: "
     "the decision. In Jupyter the sliders train other networks.",
     live={
@@ -230,6 +242,7 @@ ratio = [
 ]
 
 # %% tags=["hide-input"]
+rise = [f"rises by {v:.3f}" if v > 5e-4 else "does not rise" for v in hill]
 say(
     """1. **Most directions are flat.** After training on 1,000 digits {flat:.1f} % of the eigenvalues are smaller than a
     thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).
@@ -245,7 +258,7 @@ say(
     the largest goes from {narrow:.1f} to {wide:.1f} ([Chapter 4](04_size.ipynb)).
 
     5. **Large and small batches can end in one valley.** On CIFAR-10, on the straight line between the two ends, the loss
-    rises by {hill:.3f} above that of the higher end ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
+    {hill} above that of the higher end ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
     flat=flat,
     before=ratio[0],
     after=ratio[-1],
@@ -254,7 +267,7 @@ say(
     most=max(weights, default=None),
     narrow=few[0],
     wide=few[-1],
-    hill=hill[0] if hill else None,
+    hill=rise[0] if rise else None,
 )
 
 # %% tags=["end"]
@@ -339,7 +352,7 @@ say(
     """* **The negative eigenvalues can be counted.** With ten classes a network with one hidden layer of ReLU units has {per:.2f} of
     them for each hidden unit ([Chapter 4](04_size.ipynb)).
 
-    * **One valley is a matter of the step.** On digits the barrier between the two ends is {low:.3f} with a step of 0.02 and
+    * **One valley is a matter of the step.** On digits the barrier between the two ends is {low} with a step of 0.02 and
     {high:.2f} with a step of 0.05 ([Chapter 6](06_basins.ipynb)).
 
     * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).
@@ -357,7 +370,7 @@ say(
     tried=len(exact) or None,
     higher=Estimate(higher),
     off=Estimate(off).median,
-    low=barrier[0.02],
+    low="below 0.001" if barrier[0.02].high < 1e-3 else barrier[0.02],
     high=barrier[0.05],
 )
 

@@ -39,20 +39,20 @@ from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.claims import verdicts
 from hesslib.book.explore import explore
-from hesslib.book.parameters import choice, integer, integers, real, resolve
+from hesslib.book.parameters import ParameterError, choice, integer, integers, real, resolve
 from hesslib.book.store import Store
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
+from hesslib.curvature.certificates import CertificateError
 from hesslib.experiments.data import blobs, mnist
-from hesslib.experiments.flatness import directions, finite_curvature, newton_descent
-from hesslib.experiments.flatness import shrunk_digits, structural_zeros
+from hesslib.experiments.flatness import directions, finite_curvature, newton_descent, shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
-from hesslib.experiments.training import accuracy, train
+from hesslib.experiments.training import DivergenceError, accuracy, train
 
 p = resolve(
     globals(),
     data=choice("mnist", "blobs"),
     hidden=integers(1, smoke=[3, 4], quick=[6, 12], paper=[6, 12]),
-    examples=integer(10, 4990, smoke=60, quick=1000, paper=1000),
+    examples=integer(10, 4990, smoke=60, quick=500, paper=1000),
     iterations=integer(2, smoke=60, quick=5000, paper=5000),
     step_size=real(1e-6, 100),
     seed=integer(0),
@@ -88,10 +88,17 @@ def trained(data, hidden, examples, iterations, step_size, seed):
 
 # %%
 setting = {k: v for k, v in vars(p).items() if k not in ("scale", "seed", "seeds")}
-dataset, risk, history, scores = trained(**setting, seed=p.seed)
-kept = sorted({*range(0, len(history.iterations), 2), len(history.iterations) - 1})
+try:
+    dataset, risk, history, scores = trained(**setting, seed=p.seed)
+    count = len(history.iterations)
+    kept = sorted({0, *range(4, count - 2, 2), count - 1})
+    spectra = [spectrum(risk.at(history.parameters[i]).hessian()) for i in kept]
+except (CertificateError, DivergenceError) as error:
+    raise ParameterError(
+        f"step_size = {p.step_size} is too large: {error}") from None
+
+# %%
 iterations = [history.iterations[i] for i in kept]
-spectra = [spectrum(risk.at(history.parameters[i]).hessian()) for i in kept]
 start, end = spectra[0].eigenvalues, spectra[-1].eigenvalues
 m, n, classes = risk.num_parameters, risk.num_examples, dataset.classes
 losses = history.losses
@@ -179,8 +186,7 @@ rises = [curves[:, [0, -1]].mean(1) for _, curves in walks]
 def draw_walks(ax, walk):
     """Three curves, and the parabolas that their eigenvalues promise."""
     values, curves = walk
-    named = ("largest", "H"), ("rank 30", "start"), ("lowest", "R")
-    for value, curve, (name, key) in zip(values, curves, named):
+    for value, curve, (name, key) in zip(values, curves, (("largest", "H"), ("rank 30", "start"), ("lowest", "R"))):
         color = figures.COLORS[key]
         ax.plot(positions, curve, color=color, label=f"{name}, {value:.2g}")
         ax.plot(positions, value * positions**2 / 2, ":", color=color)
@@ -188,9 +194,8 @@ def draw_walks(ax, walk):
     ax.legend(loc="upper center")
 
 
-panels = figures.here_and_stored(
-    draw_walks, *walks, "start", "end", xlabel="distance t along the eigenvector", ylabel="change of the loss, less its slope"
-)
+axes = {"xlabel": "distance t along the eigenvector", "ylabel": "change of the loss, less its slope"}
+panels = figures.here_and_stored(draw_walks, *walks, "start", "end", **axes)
 figures.figure(
     "fig_walks", *panels,
     caption="The loss along three eigenvectors (solid; the linear part is taken off) and the parabolas $\\lambda t^2 / 2$ (dotted). The "
@@ -249,7 +254,7 @@ inner = 0 < peak < len(top) - 1
 after = "Afterwards it falls: as the examples are fitted, the loss flattens in every direction." if inner and fitted else ""
 say(
     """Among these moments the largest eigenvalue is highest at iteration {at:,}, with {peak:.2f}. {after}
-    A step of $\\eta$ is stable only along directions of curvature below $2/\\eta$, here {edge:.3g}; the peak has {share:.2f} of that
+    A step of $\\eta$ is stable only along directions of curvature below $2/\\eta$, here {edge:.3g}; the peak has {share:.2g} of that
     ([Chapter 10](10_after.ipynb) follows it further).
 
     {tenth_start} eigenvalues reach a tenth of the largest in magnitude at the start, {tenth_below} of them negative, and {tenth_end} at the
@@ -323,10 +328,8 @@ over = lambda v: Estimate(v, of="`spectrum`")
 # %% tags=["hide-input"]
 def draw_seeds(ax, leading):
     """The forty largest eigenvalues at the start and at the end, over the stored runs."""
-    first = np.arange(1, 41)
     for i, name in enumerate(("start", "end")):
-        curves = leading[:, i, ::-1][:, :40]
-        figures.band(ax, first, curves, figures.COLORS[name], name)
+        figures.band(ax, np.arange(1, 41), leading[:, i, ::-1][:, :40], figures.COLORS[name], name)
     ax.legend()
 
 
@@ -407,9 +410,8 @@ for data_name, name in (("mnist", "digits"), ("blobs", "clusters")):
     part = zero_runs.where(data=data_name)
     for i, moment in enumerate(("start", "end")):
         told = [(r["explained"][i], r["zeros"][i]) for r in part.results]
-        found = np.reshape(
-            [[*why, why.sum(), n] for why, n in told], (len(part), 7)
-        )
+        found = [[*why, why.sum(), n] for why, n in told]
+        found = np.reshape(found, (len(part), 7))
         cells = [format(Estimate(v), ",.0f") for v in found.T]
         rows.append([f"{name}, {moment}, {len(part)} runs", *cells])
 figures.table(head, rows)
@@ -555,8 +557,7 @@ path = figures.panel("", "gradient norm", "lowest / largest eigenvalue", xscale=
 for key, color, name in (("descent", "start", "gradient descent"), ("newton", "end", "Newton's method")):
     for i, r in enumerate(minimum_runs.results):
         low = figures.signed_log(r[key][:, 2] / r[key][:, 3], 1e-8)
-        style = {"color": figures.COLORS[color], "alpha": 0.6}
-        path.plot(r[key][:, 1], low, ".-", label="" if i else name, **style)
+        path.plot(r[key][:, 1], low, ".-", color=figures.COLORS[color], alpha=0.6, label="" if i else name)
 figures.signed_log_axis(path, 1e-8, -1, 1e-2)
 path.invert_xaxis()
 if minimum_runs:

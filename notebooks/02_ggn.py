@@ -47,7 +47,7 @@ seed: int = 0  # of the digits and of the random start
 seeds: int = 0  # stored runs to read (at paper scale, to make); 0: by scale
 
 # %% tags=["hide-input"]
-from functools import cache
+from functools import cache  # noqa: I001
 
 import numpy as np
 import torch
@@ -55,18 +55,15 @@ from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from hesslib.book import figures
 from hesslib.book.claims import verdicts
 from hesslib.book.explore import explore
-from hesslib.book.parameters import integer, integers, real, resolve
+from hesslib.book.parameters import ParameterError, integer, integers, real, resolve
 from hesslib.book.store import Store
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
+from hesslib.curvature.certificates import CertificateError
 from hesslib.experiments.data import mnist
 from hesslib.experiments.flatness import shrunk_digits, structural_zeros
 from hesslib.experiments.models import fully_connected
-from hesslib.experiments.terms import (  # fmt: skip
-    curvature_of_outputs,
-    output_slopes,
-    summand_norms,
-)
-from hesslib.experiments.training import train
+from hesslib.experiments.terms import curvature_of_outputs, output_slopes, summand_norms  # fmt: skip
+from hesslib.experiments.training import DivergenceError, train
 
 p = resolve(
     globals(),
@@ -88,8 +85,9 @@ this_run(p)
 # with its bias, the weights out of each unit, and the last biases. The picture shows the norm of each block of $H$, $G$ and $R$ after training.
 
 # %%
-last_moment = min(p.iterations, 2000)
-moments = [0, *np.unique(np.geomspace(5, last_moment, 11).astype(int)).tolist()]
+first, last_moment = min(p.iterations, 5), min(p.iterations, 2000)
+moments = np.geomspace(first, last_moment, 8).astype(int)
+moments = [0, *np.unique(moments).tolist()]
 
 
 @cache
@@ -109,10 +107,7 @@ matrices = {name: op.to_dense().numpy() for name, op in operators.items()}
 
 
 # %%
-inner, outer = (
-    np.arange(6 * 50).reshape(6, 50),
-    300 + np.arange(60).reshape(10, 6).T,
-)
+outer = 300 + np.arange(60).reshape(10, 6).T
 into = [np.append(np.arange(49) + 49 * j, 6 * 49 + j) for j in range(6)]
 groups = [*into, *outer, np.arange(360, 370)]
 
@@ -127,7 +122,7 @@ def block_norms(matrix):
 norms = {name: block_norms(matrix) for name, matrix in matrices.items()}
 unit, panels = max(v.max() for v in norms.values()), []
 for name, v in norms.items():
-    ax = figures.panel(f"${name}$")
+    ax = figures.panel(f"${name}$", size=figures.THIRD)
     shown = np.log10(np.maximum(v / unit, 1e-4))
     ax.pcolormesh(shown, cmap="Blues", vmin=-4, vmax=0, edgecolors="none")
     ax.set(xticks=[3, 9, 12.5], yticks=[3, 9, 12.5], aspect="equal")
@@ -165,14 +160,9 @@ say(
 def split_sentence(iteration, reading, found):
     """What the moment shows, in a sentence."""
     ratio, h = size(found["R"]) / size(found["G"]), found["H"]
-    sentence = (
-        f"Iteration {iteration:,}, {reading}: "
-        f"the norm of R is {ratio:.2g} times that of G; "
-    )
-    return (
-        sentence
-        + f"the lowest eigenvalue of H is {h[0]:.2g}, the largest {h[-1]:.2f}."
-    )
+    norms = f"the norm of R is {ratio:.2g} times that of G"
+    ends = f"the lowest eigenvalue of H is {h[0]:.2g}, the largest {h[-1]:.2f}"
+    return f"Iteration {iteration:,}, {reading}: {norms}; {ends}."
 
 
 # %%
@@ -223,7 +213,7 @@ explore(
 # ## The terms along training
 #
 # Now a network as in [Chapter 1](01_spectrum.ipynb), smaller and on fewer digits here, of its size and on 1,000 digits in the stored runs. We compute the spectra of $H$ and of both terms in
-# both readings at several moments (`_p` marks the probability reading).
+# both readings at the start and at the end, and the norms of the terms in between (`_p` marks the probability reading).
 
 
 # %%
@@ -252,38 +242,50 @@ def terms(risk):
 
 
 # %%
+def ratios_at(here):
+    """The norm of R over that of G, in the logits and in the probability reading."""
+    norm = lambda op: abs(
+        top_eigenpairs(op, 1, "LM", progress=False).eigenvalues[0]
+    )
+    both = ("logits", "probability")
+    return [norm(here.residual(one)) / norm(here.ggn(one)) for one in both]
+
+
+# %%
 names = ("hidden", "examples", "iterations", "step_size")
 setting = {name: getattr(p, name) for name in names}
-risk, history = trained(**setting, seed=p.seed)
-along = [terms(risk.at(w)) for w in history.parameters]
-start, end = along[0], along[-1]
+try:
+    risk, history = trained(**setting, seed=p.seed)
+    along = [terms(risk.at(history.parameters[i])) for i in (0, -1)]
+except (CertificateError, DivergenceError) as error:
+    raise ParameterError(
+        f"step_size = {p.step_size} is too large: {error}"
+    ) from None
+if not all(size(s["R"]) > 1e-15 * size(s["G"]) for s in along):
+    given = f"hidden = {p.hidden}, step_size = {p.step_size}"
+    raise ParameterError(f"{given}: R is zero; give more units or a smaller step")
+
+# %%
+start, end = along
 m, n, c = risk.num_parameters, risk.num_examples, risk.num_outputs
 fitted = learnt(history.losses[-1], c)
-ratio = np.array([size(s["R"]) / size(s["G"]) for s in along])
-ratio_p = np.array([size(s["R_p"]) / size(s["G_p"]) for s in along])
+ratio, ratio_p = np.array([ratios_at(risk.at(w)) for w in history.parameters]).T
 print(f"M = {m:,}, N = {n:,}, C = {c}, loss at the end {history.losses[-1]:.4f}")
 
 # %% tags=["hide-input"]
 drawn = []
-for i, name in ((0, "start"), (len(along) - 1, "end")):
-    ax = figures.panel(f"{name}, iteration {history.iterations[i]:,}")
-    for key, color in (("R", "R"), ("G", "G"), ("H", "H")):
-        figures.ranked(
-            ax,
-            along[i][key],
-            figures.COLORS[color],
-            f"${key}$",
-            floor=1e-10,
-            points=120,
-        )
+for i, name in ((0, "start"), (-1, "end")):
+    title = f"{name}, iteration {history.iterations[i]:,}"
+    ax = figures.panel(title, size=figures.THIRD)
+    style = {"floor": 1e-10, "points": 120}
+    for key in "RGH":
+        figures.ranked(ax, along[i][key], figures.COLORS[key], f"${key}$", **style)
     ax.legend(loc="lower left", fontsize=8)
     drawn.append(ax)
 when = np.maximum(history.iterations, 1)
-ratios = figures.panel("norm of $R$ / norm of $G$", "iteration", "ratio", xscale="log", yscale="log")  # fmt: skip
+ratios = figures.panel("norm of $R$ / norm of $G$", "iteration", "ratio", figures.THIRD, xscale="log", yscale="log")  # fmt: skip
 ratios.plot(when, ratio, "o-", color=figures.COLORS["R"], label="logits")
-ratios.plot(
-    when, ratio_p, "s--", color=figures.COLORS["theory"], label="probability"
-)
+ratios.plot(when, ratio_p, "s--", color=figures.COLORS["theory"], label="probability")  # fmt: skip
 ratios.legend()
 figures.figure(
     "fig_three", *drawn, ratios,
@@ -354,7 +356,7 @@ say(
     $M - N$ is too large by $N(C-2)$.
 
     The rank counts only examples and classes. The structure of the network explains zeros of $H$ itself ([Chapter 1](01_spectrum.ipynb#which-zeros-are-accounted-for)): black
-    pixels, inactive units and the softmax account for {explained:,} of the {zeros_h:,} zeros found here.""",
+    pixels, inactive units and the softmax account for {explained:,} of the {zeros_h:,} zeros found here. [Chapter 11](11_zeros.ipynb) counts the zeros exactly.""",
     promised_gp=promised(risk)["G_p"], zeros_gp=zeros(end["G_p"]), promised_g=promised(risk)["G"], zeros_g=zeros(end["G"]),
     explained=explained, zeros_h=zeros(end["H"]),
 )  # fmt: skip
@@ -376,7 +378,7 @@ def overlap(risk, k):
     return np.linalg.norm(v.T @ u) ** 2 / k
 
 
-shared = np.array([overlap(risk.at(w), c) for w in history.parameters])
+shared = [overlap(risk.at(history.parameters[i]), c) for i in (0, -1)]
 weyl = np.array([size(s["R"]) for s in along])
 moved = np.array([np.abs(s["H"] - s["G"]).max() for s in along])
 
@@ -429,7 +431,8 @@ paper_setting |= {"iterations": 5000, "step_size": 0.1}
 run = p.scale == "paper"
 grid = [{**(setting if run else paper_setting), "seed": s} for s in range(p.seeds)]
 slope_runs = Store().sweep("correlation", correlated, grid, run=run)
-here = sorted({0, len(along) // 2, len(along) - 1})
+last = len(history.iterations) - 1
+here = sorted({0, (last + 1) // 2, last})
 rows = [slopes_at(risk.at(history.parameters[i]), p.seed) for i in here]
 made = dict(zip(NAMES.split(), np.array(rows).T))
 made["moments"] = [history.iterations[i] for i in here]

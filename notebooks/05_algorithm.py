@@ -42,10 +42,10 @@ from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
 p = resolve(
     globals(),
     small_batch=integer(1),
-    large_batch=integer(1, smoke=20, quick=128, paper=512),
+    large_batch=integer(1, smoke=20, quick=100, paper=512),
     step_size=real(1e-6, 100),
-    iterations=integer(1, smoke=60, quick=1000, paper=1500),
-    examples=integer(10, 4990, smoke=40, quick=250, paper=1000),
+    iterations=integer(1, smoke=60, quick=500, paper=1500),
+    examples=integer(10, 4990, smoke=40, quick=200, paper=1000),
     filters=integers(1, smoke=[2, 3], quick=[4, 8], paper=[8, 16]),
     hidden=integer(1, smoke=6, quick=16, paper=32),
     seed=integer(0),
@@ -59,6 +59,8 @@ if not p.small_batch < p.large_batch <= p.examples:
 this_run(p)
 
 # %% tags=["hide-input"]
+from functools import cache
+
 import numpy as np
 import torch
 from hesslib import EmpiricalRisk, count_outliers, spectrum
@@ -204,14 +206,10 @@ def draw_spectra(ax, spectra):
 
 
 spectra_here = [(b, r["eigenvalues"]) for b, r in here.items()]
-kept = [
-    (q, r) for q, r in zip(exact.parameters, exact.results) if "eigenvalues" in r
-]
-spectra = [(q["batch"], r["eigenvalues"]) for q, r in kept]
-titles = {
-    "here_title": f"this run, N = {p.examples:,}, seed {p.seed}",
-    "stored_title": "stored, loss 0.001",
-}
+kept = zip(exact.parameters, exact.results)
+spectra = [(q["batch"], r["eigenvalues"]) for q, r in kept if "eigenvalues" in r]
+titles = {"here_title": f"this run, N = {p.examples:,}, seed {p.seed}"}
+titles["stored_title"] = "stored, loss 0.001"
 figures.figure(
     "fig_batches", *figures.here_and_stored(draw_spectra, spectra_here, spectra[:2], **titles),
     caption="All eigenvalues by magnitude against rank, after small and after large batches (the paper's Figure 4 shows the first 20 or so). Rings: "
@@ -223,6 +221,7 @@ figures.figure(
 # %%
 a, b = here[p.small_batch], here[p.large_batch]
 this = {"turns": p.iterations, "small": p.small_batch, "large": p.large_batch}
+this["iterations"] = "iteration" if p.iterations == 1 else "iterations"
 this |= {"a": a["eigenvalues"][-1], "b": b["eigenvalues"][-1]}
 this |= {"la": a["loss"][4], "lb": b["loss"][4]}
 this |= {"ta": 100 * a["test_accuracy"][4], "tb": 100 * b["test_accuracy"][4]}
@@ -230,7 +229,7 @@ dull = [str(b) for b, r in here.items() if not learnt(r["loss"][4], 10)]
 
 # %% tags=["hide-input"]
 say(
-    """**This run.** After {turns:,} iterations the largest eigenvalue is {a:.3g} with batches of {small} and {b:.3g} with batches of
+    """**This run.** After {turns:,} {iterations} the largest eigenvalue is {a:.3g} with batches of {small} and {b:.3g} with batches of
     {large}; the training losses are {la:.2g} and {lb:.2g}, the test accuracies {ta:.1f} % and {tb:.1f} %. {state}""",
     state="Both networks have learnt." if not dull else f"With batches of {' and of '.join(dull)} the network has **not learnt**: its "
     "loss is above a tenth of that of a guess. So this is no end of training, and says nothing of one.", **this,
@@ -254,7 +253,8 @@ say(
     the rise of the loss within a small box, gives {keskar:.2f} at 0.001.
 
     By the largest ratio of neighbours, {small_first:.1f} eigenvalues are outliers with small batches and {large_first:.1f} with large
-    ones at a loss of 0.1; at 0.001 they are {small:.1f} and {large:.1f}. One for each class but one would be 9.""",
+    ones at a loss of 0.1; at 0.001 they are {small:.1f} and {large:.1f}. One for each class but one would be 9. [Chapter 12](12_noise.ipynb) explains what step and batch do to the largest
+    eigenvalue.""",
     **found,
 )  # fmt: skip
 
@@ -280,11 +280,8 @@ def draw_low(ax, groups):
 
 
 # %% tags=["hide-input"]
-axes = {
-    "xlabel": "rank in % of M",
-    "ylabel": "minus the eigenvalue",
-    "yscale": "log",
-}
+axes = {"xlabel": "rank in % of M", "ylabel": "minus the eigenvalue"}
+axes["yscale"] = "log"
 figures.figure(
     "fig_batches_low", *figures.here_and_stored(draw_low, spectra_here, spectra, **titles, **axes),
     caption="Negative eigenvalues by rank in per cent of $M$ (the paper's Figure 6, here by magnitude on a logarithmic axis): those below "
@@ -420,10 +417,9 @@ say(
 def draw_steps(ax, statistic):
     """A statistic against the step size, one point a run."""
     for b in (SMALL, LARGE):
-        known = [
-            (t, r) for t in STEPS for r in runs.where(batch=b, step_size=t).results
-        ]
-        found = [(t, statistic(r)) for t, r in known if np.isfinite(statistic(r))]
+        of_step = lambda t, b=b: runs.where(batch=b, step_size=t).results
+        known = [(t, statistic(r)) for t in STEPS for r in of_step(t)]
+        found = [(t, v) for t, v in known if np.isfinite(v)]
         if found:
             ax.plot(*zip(*found), "o", color=COLOR[b], label=f"batch of {b}")
     ax.legend()
@@ -551,38 +547,40 @@ say(
 
 
 # %%
-def tiny(batch, step_size, seed=p.seed):
-    """The end of a small run; no eigenvalues where it left the finite numbers."""
-    size = {"examples": 200, "filters": [2, 3], "hidden": 6, "seed": seed}
-    stops = {"levels": [], "iterations": 400, "limit": 400}
-    return converged(batch, step_size, **size, **stops, counts=[0, 0], exact_at=1)
+few_digits = cache(lambda seed: beginning(200, [2, 3], 6, seed)[1:])
+
+
+def tiny(batch, step_size, seed):
+    """Test accuracy, loss and, if it is finite, all eigenvalues of a small run."""
+    inputs, targets, *test = few_digits(seed)
+    model = convolutional([2, 3], 6, seed=seed).float()
+    options = {"step_size": step_size, "batch_size": batch, "seed": seed}
+    stops = {"levels": [], "iterations": 400, "limit": 400, "every": 400}
+    *_, (_, iteration, loss) = passages(model, inputs, targets, **options, **stops)
+    values = eigenvalues_of(model, inputs, targets) if iteration == 400 else None
+    return accuracy(model, *test), loss, values
 
 
 # %% tags=["hide-input"]
 def batch_moved(batch, step_size, seed=p.seed):
     """Leading eigenvalues at the end of a small run, with 2 / step."""
-    r, bound = tiny(batch, step_size, seed), 2 / step_size
-    ax = figures.panel(
-        "", "rank from the largest", "eigenvalue", yscale="log", ylim=(1e-3, 300)
-    )
+    (right, loss, eigenvalues), bound = tiny(batch, step_size, seed), 2 / step_size
+    ax = figures.panel("", "rank from the largest", "eigenvalue", yscale="log")
+    ax.set_ylim(1e-3, 300)
     ax.axhline(bound, color=figures.COLORS["theory"], ls="--", label="2 / step")
     head = f"Batch {batch}, step {step_size:g}: "
-    if "eigenvalues" not in r:
+    if eigenvalues is None:
         return head + "training leaves the finite numbers.", ax
-    top, loss = r["eigenvalues"][:-31:-1], r["loss"][1]
-    ax.plot(
-        range(1, 31), top.clip(1e-3), ".", color=figures.INK, label="eigenvalues"
-    )
+    top, name = eigenvalues[:-31:-1], "eigenvalues"
+    ax.plot(range(1, 31), top.clip(1e-3), ".", color=figures.INK, label=name)
     ax.legend()
-    head += f"loss {loss:.3f}{'' if learnt(loss, 10) else ' (not learnt)'}, test accuracy {100 * r['test_accuracy'][1]:.1f} %; "
-    return (
-        f"{head}the largest eigenvalue is {top[0]:.3g}, and 2 over the step {bound:.3g}.",
-        ax,
-    )
+    head += f"loss {loss:.3f}{'' if learnt(loss, 10) else ' (not learnt)'}, test accuracy {100 * right:.1f} %; "
+    head += f"the largest eigenvalue is {top[0]:.3g}, "
+    return f"{head}and 2 over the step {bound:.3g}.", ax
 
 
 # %% tags=["hide-input"]
-sliders = {"batch": [5, 20, 50, 100, 200], "step_size": [0.05, 0.1, 0.15]}
+sliders = {"batch": [5, 20, 100], "step_size": [0.05, 0.1, 0.15]}
 if p.scale == "smoke":
     sliders = {"batch": [50, 200], "step_size": [0.05, 0.1]}
 explore(

@@ -7,9 +7,12 @@ import html
 import io
 import re
 import sys
+from functools import cache
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import textpath
+from matplotlib.backends import backend_agg
 from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
@@ -20,14 +23,7 @@ from .payload import NUMBERS, PAGE
 
 # One colour per quantity throughout; mid-tones of the Okabe-Ito palette, distinct to colour-blind
 # readers and with enough contrast on white and on the dark page alike.
-COLORS = {
-    "H": "#0f7fc0",
-    "G": "#c9682a",
-    "R": "#1f9a70",
-    "start": "#8a8a8a",
-    "end": "#0f7fc0",
-    "theory": "#b0528f",
-}
+COLORS = {"H": "#0f7fc0", "G": "#c9682a", "R": "#1f9a70", "start": "#8a8a8a", "end": "#0f7fc0", "theory": "#b0528f"}
 SERIES = ["#0f7fc0", "#c9682a", "#1f9a70", "#b0528f", "#a58a12", "#7a6fd0"]
 GREYS = ["#8a8a8a", "#8c510a", "#01665e", "#5e4fa2"]  # for what has no colour of its own
 INK = "#1a1b1c"  # becomes the colour of the page's text
@@ -60,6 +56,8 @@ STYLE = {
     "font.family": ["DejaVu Sans"],
 }
 mpl.rcParams.update(STYLE)
+# One parser of mathematics for all renderers, so that a label is parsed once and not for each picture it stands in.
+textpath.MathTextParser = backend_agg.MathTextParser = cache(textpath.MathTextParser)
 
 
 def panel(title: str = "", xlabel: str = "", ylabel: str = "", size: tuple[float, float] | None = None, **axes):
