@@ -584,7 +584,7 @@ say(
     """**Reading.** Fitted to all points of a stored run, the exponent is {all_25:.2f} for $\\varphi = 1/4$ and {all_50:.2f} for $1/2$; the prediction is 1.5. Fitted to the points whose index is at most a tenth, to
     which the prediction belongs, it is {few_25:.2f} and {few_50:.2f}. The lowest energies are {low_25:.3f} and {low_50:.3f}, where $\\frac12(1 - \\varphi)^2$ is 0.281 and 0.125.
 
-    The premise is not met: {true} of the {ends} searches have brought the gradient below $10^{{-10}}$. Its median norm where they end is {g_25:.1g} and {g_50:.1g}.""",
+    The premise is not met: {true} of the {ends} searches have brought the gradient below $10^{-10}$. Its median norm where they end is {g_25:.1e} and {g_50:.1e}.""",
     all_25=law(0, 0.25), all_50=law(0, 0.5), few_25=law(1, 0.25), few_50=law(1, 0.5), low_25=low(0.25), low_50=low(0.5),
     true=int(np.sum(np.asarray(ends) < 1e-10)), ends=len(ends) or None, g_25=steep(0.25), g_50=steep(0.5),
 )  # fmt: skip
