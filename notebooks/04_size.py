@@ -231,7 +231,7 @@ say(
 
 
 # %%
-def followed(width, moments=7, most=20):
+def followed(width, moments=5, most=20):
     """Training losses and leading eigenvalues along one run."""
     data = mnist(p.examples, seed=p.seed)
     model = fully_connected([data.dimension, width, data.classes], seed=p.seed)
@@ -487,7 +487,8 @@ def negatives(classes, width, seed, iterations, **options):
 
 # %%
 trials = {"smoke": 1, "quick": 1, "paper": 5}[p.scale]
-space = product((2, 4, 10), (3, 6), (0, 100, 1000), range(trials))
+of_scale = {"smoke": (0, 100), "quick": (0, 300), "paper": (0, 100, 1000)}
+space = product((2, 4, 10), (3, 6), of_scale[p.scale], range(trials))
 tried = np.array([(k, w, t, *negatives(k, w, s, t)) for k, w, t, s in space])
 of_h, of_r, bound = tried[:, 3:].T
 cases = {"tanh": {"activation": "tanh"}, "two hidden layers": {"depth": 2}}

@@ -556,7 +556,8 @@ kept = Store().sweep("critical", critical_points, grid, run=p.scale == "paper")
 def draw_index(ax, sets):
     """Index against energy for each ratio, and the law with a free exponent."""
     for color, (ratio, runs) in zip(figures.SERIES[1:], sets.items()):
-        energy, index = (np.concatenate([r[k] for r in runs]) for k in ("energy", "index"))  # fmt: skip
+        both = [(r["energy"], r["index"]) for r in runs]
+        energy, index = np.concatenate(both, 1)
         ax.plot(energy, index, ".", color=color, label=f"φ = {ratio}")
         ax.axvline((1 - ratio) ** 2 / 2, color=color, ls=":", lw=1)
         factor, edge, exponent = index_law(energy, index)

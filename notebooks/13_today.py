@@ -404,12 +404,12 @@ for color, kind in zip(figures.SERIES[1:], kinds_of):
         each = [grown.where(seed=s).results for s in range(p.seeds)]
         curves = [[float(r[kind]) for r in one] for one in each]
         figures.band(growth, counts, curves, color, f"{kind}, stored")
+
+# %% tags=["hide-input"]
 even = [1 / (c - 1) for c in counts]
 growth.plot(counts, even, "--", color=figures.INK, lw=1, label="1 / (C − 1)")
 growth.set(xscale="log", yscale="log")
 growth.legend(fontsize=8)
-
-# %% tags=["hide-input"]
 figures.figure(
     "fig_classes_today", growth,
     caption="Mean norm of the blocks off the diagonal over that on it, against the number of classes: outputs of a linear network and of one with a hidden layer, and hidden units.",
