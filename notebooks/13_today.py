@@ -68,6 +68,7 @@ from hesslib import EmpiricalRisk, count_outliers, ggn_spectrum
 from hesslib.book import figures
 from hesslib.book.claims import verdicts
 from hesslib.book.explore import explore
+from hesslib.book.numbers import written
 from hesslib.book.store import Store
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.today import (  # fmt: skip
@@ -197,7 +198,7 @@ for n in NETWORKS:
         each = np.array([[r["loss"], *measured(r)] for r in part]).reshape(-1, 6).T
         classes_of = f"{part[0]['classes']}" if part else ""
         forms = (".2g", ".0f", ".0f", ".0f", ".1g", ".2g")
-        cells = [f"{Estimate(v):{form}}" for v, form in zip(each, forms)]
+        cells = [written(Estimate(v), form) for v, form in zip(each, forms)]
         rows.append([n, after, cells[0], classes_of, *cells[1:]])
 
 # %% tags=["hide-input"]
@@ -280,7 +281,7 @@ for n in NETWORKS:
         behind[n, after] = falls[0]
         m = f"{part[0]['parameters']:,}" if part else ""
         numbers = [f"{count:.0f}", *(f"{f:.2f}" for f in falls)]
-        loss = f"{Estimate(r['loss'] for r in part):.2g}"
+        loss = written(Estimate(r["loss"] for r in part), ".2g")
         rows.append([n, after, m, loss, c or "", *numbers])
 
 # %% tags=["hide-input"]
@@ -510,9 +511,7 @@ for n in NETWORKS:
             Estimate(100 * r["barriers"][i] / np.log(r["classes"]) for r in part)
             for i in (0, 1)
         ]
-        rows.append(
-            [n, o, *(f"{e:.2g}" for e in ends), *(f"{b:.2g}" for b in over)]
-        )
+        rows.append([n, o, *(written(e, ".2g") for e in [*ends, *over])])
 
 # %% tags=["hide-input"]
 head = ["stored runs", "", "loss, large batch", "loss, small batch after it"]
