@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from ..curvature.density import spectral_density
 from ..curvature.ggn import ggn_spectrum
 from ..curvature.jacobian import jacobian_chunks
 from ..curvature.risk import EmpiricalRisk
@@ -289,6 +290,31 @@ def larger(network: str, after: str, width: int, examples: int, iterations: int,
         "parameters": risk.num_parameters,
         "ggn": found.eigenvalues[-1000:].astype(np.float32),
         "certificate": max(found.certificates.values()),
+    }
+
+
+def densities(network: str, after: str, width: int, examples: int, iterations: int, seed: int) -> dict[str, object]:
+    """Spectral density of H of the networks of ``larger``, by Lanczos quadrature; arguments as of ``spectra``.
+
+    Returns:
+        loss, classes, parameters; largest and lowest Ritz value of H; bulk and negatives (2,): share of the eigenvalues
+        within a thousandth of the largest, and below minus that, each with its error; grid in units of the largest, and
+        density (2, grid), Gaussians of a hundredth of the largest, with its standard error.
+    """
+    x, y, classes, model = trained(network, after, width, examples, iterations, seed)
+    risk = EmpiricalRisk(model, x, y)
+    found = spectral_density(risk.hessian(), probes=6, steps=160, seed=seed, progress=False)
+    largest, grid = float(found.nodes.max()), np.linspace(-0.5, 1.1, 321)
+    return {
+        "loss": risk.loss(),
+        "classes": classes,
+        "parameters": risk.num_parameters,
+        "largest": largest,
+        "lowest": float(found.nodes.min()),
+        "bulk": found.fraction(-largest / 1000, largest / 1000),
+        "negatives": found.negative_fraction(largest / 1000),
+        "grid": grid,
+        "density": np.array(found.density(grid * largest, largest / 100)) * largest,
     }
 
 

@@ -56,7 +56,7 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3985,
     "theory": 490,
-    "experiments": 2463,
+    "experiments": 2489,
     "book": 3706,
     "": 447,
 }
