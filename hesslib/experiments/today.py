@@ -304,7 +304,7 @@ def densities(network: str, after: str, width: int, examples: int, iterations: i
     x, y, classes, model = trained(network, after, width, examples, iterations, seed)
     risk = EmpiricalRisk(model, x, y)
     found = spectral_density(risk.hessian(), probes=6, steps=160, seed=seed, progress=False)
-    largest, grid = float(found.nodes.max()), np.linspace(-0.5, 1.1, 321)
+    largest, grid = float(found.nodes.max()), np.linspace(-1, 1.1, 421)
     return {
         "loss": risk.loss(),
         "classes": classes,
