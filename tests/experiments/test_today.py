@@ -15,6 +15,7 @@ from hesslib.experiments.today import (
     by_class,
     class_blocks,
     data_of,
+    densities,
     gauss_newton,
     joined,
     network_of,
@@ -88,6 +89,21 @@ def test_a_run_holds_what_the_library_says():
     of_blocks = np.split(found["block_eigenvalues"], np.cumsum(found["sizes"])[:-1])
     for name, values in zip(found["blocks"], of_blocks, strict=True):
         assert np.allclose(values, parts.eigenvalues[name], atol=1e-6)
+
+
+def test_the_density_is_that_of_the_exact_spectrum_within_its_errors():
+    setting = {"network": "vision", "after": "SGD", "width": 4, "examples": 20, "iterations": 20, "seed": 0}
+    values, found = spectra(**setting)["eigenvalues"], densities(**setting)
+    assert found["parameters"] == len(values)
+    assert np.allclose([found["lowest"], found["largest"]], values[[0, -1]], rtol=1e-4)
+    top = values[-1]
+    for key, truth in (("bulk", np.abs(values) < top / 1000), ("negatives", values < -top / 1000)):
+        share, error = found[key]
+        assert abs(share - truth.mean()) < 3 * error + 1e-6 and error < 0.2, key
+    width, grid = found["largest"] / 100, found["grid"] * found["largest"]
+    exact = np.exp(-(((grid[:, None] - values) / width) ** 2) / 2).mean(1) / np.sqrt(2 * np.pi) * 100
+    density, error = found["density"]
+    assert (np.abs(density - exact) < 5 * error + 0.02 * exact.max()).all()
 
 
 def test_unlikeness_is_zero_for_equal_spectra_and_one_for_spectra_apart():
