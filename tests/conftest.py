@@ -30,3 +30,5 @@ def pytest_collection_modifyitems(items):
         for fixture, mark in MARKS.items():
             if fixture in item.fixturenames:
                 item.add_marker(mark)
+    # What takes one process longest begins first, or the other process waits for it at the end.
+    items.sort(key=lambda item: "lab" not in item.fixturenames)
