@@ -61,9 +61,9 @@ def lab(tmp_path_factory, browser):
     command = [sys.executable, "-m", "jupyterlab", "--IdentityProvider.token=", "--ServerApp.password="]
     command += [f"--ServerApp.{k}={v}" for k, v in settings.items()]
     asked = home / "network"
-    settings = environment(asked, **places, OMP_NUM_THREADS="1")
-    settings["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
-    server = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    variables = environment(asked, **places, OMP_NUM_THREADS="1")
+    variables["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+    server = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
         for _ in range(240):
