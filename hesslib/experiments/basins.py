@@ -17,7 +17,7 @@ from ..curvature.lanczos import top_eigenpairs
 from ..curvature.risk import EmpiricalRisk
 from .data import Dataset, cifar10, mnist
 from .landscape import along_line, barrier, loss_and_accuracy
-from .models import MixedPrecision, alexnet
+from .models import MixedPrecision, alexnet, channels_last
 from .training import DivergenceError, History, train
 
 MEASURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -41,10 +41,11 @@ def images(dataset: str, seed: int) -> Dataset:
 
 def measure(model: nn.Module, data: Dataset) -> Callable[[nn.Module], dict[str, float]]:
     """What is recorded: loss and accuracy on the first 5,000 training images and on all test images."""
+    inputs, test_inputs = channels_last(data.inputs[:5000]), channels_last(data.test_inputs)
 
     def now(_):
-        seen = loss_and_accuracy(model, data.inputs[:5000], data.targets[:5000])
-        new = loss_and_accuracy(model, data.test_inputs, data.test_targets)
+        seen = loss_and_accuracy(model, inputs, data.targets[:5000])
+        new = loss_and_accuracy(model, test_inputs, data.test_targets)
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         return dict(zip(names, (*seen, *new)))
 
