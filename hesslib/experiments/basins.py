@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,10 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from ..curvature.density import spectral_density
 from ..curvature.lanczos import top_eigenpairs
 from ..curvature.risk import EmpiricalRisk
 from .data import Dataset, cifar10, mnist
-from .landscape import along_line, barrier, loss_and_accuracy
+from .landscape import along_line, loss_and_accuracy
 from .models import MixedPrecision, alexnet, channels_last
 from .training import DivergenceError, History, train
 
@@ -111,115 +112,24 @@ def records(history: History) -> dict[str, np.ndarray]:
     return {"iterations": np.array(history.iterations), **found}
 
 
-def recorded(history, part):
-    """The records of a part as arrays."""
-    found = {"iterations": history.iterations, "seconds": history.seconds}
-    found |= {k: [m[k] for m in history.measures] for k in history.measures[0]}
-    return {f"{k}_{part}": v for k, v in found.items()}
-
-
-def rounded(model):
-    """The weights in half precision, as they are stored."""
-    vector = parameters_to_vector(model.parameters()).detach()
-    return vector.cpu().half().numpy()
-
-
-def run_part(trained, model, data, part, options):
-    """One part of the training: its records and its end; Part II may diverge."""
-    if data.inputs.is_cuda and "checkpoint" in options:
-        # a step is many small kernels: CUDA graphs record them once and replay them
-        trained = torch.compile(trained, mode="reduce-overhead", dynamic=False)
-    try:
-        history = train(trained, data.inputs, data.targets, **options)
-    except DivergenceError as error:
-        if part == 1:
-            raise
-        return recorded(error.history, part) | {"diverged": error.iteration}
-    return recorded(history, part) | {f"weights_{part}": rounded(model)}
-
-
-def ends(setting, result):
-    """Data, network and the weights at the ends of Part I and Part II."""
-    data = images(setting["dataset"], setting["seed"])
-    model = alexnet(setting["width"], seed=0).to(data.inputs.device)
-    names = ("weights_1", "weights_2")
-    return data, model, *(torch.as_tensor(result[k]).to(data.inputs) for k in names)
-
-
-def line(setting, result, positions):
-    """Loss and accuracy of both data sets on the line: t = 0 is Part I, t = 1 Part II."""
-    data, model, start, end = ends(setting, result)
-    pairs = [(data.inputs, data.targets), (data.test_inputs, data.test_targets)]
-    look = lambda m: [v for x, y in pairs for v in loss_and_accuracy(m, x, y)]
-    values = np.array(along_line(model, start, end, positions, look)).T
-    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    return {"positions": positions, **dict(zip(names, values))}
-
-
-def local(setting, result, t, k, examples):
-    """Top k eigenvalues at position t, and the share of the batch noise in their span."""
-    data, model, start, end = ends(setting, result)
+def risk_over(weights: np.ndarray, *, dataset: str, width: int, seed: int, examples: int) -> EmpiricalRisk:
+    """The risk over the first training images, at some weights (M,)."""
+    data = images(dataset, seed)
     x, y = data.inputs[:examples], data.targets[:examples]
-    risk = EmpiricalRisk(model, *batches(x, y)).at((1 - t) * start + t * end)
-    pairs = top_eigenpairs(risk.hessian(), k, tolerance=1e-2)
-    noise = batch_noise(risk, x, y, setting["small"], 50, setting["seed"])
-    inside = (noise @ torch.as_tensor(pairs.eigenvectors).to(noise)) ** 2
-    share = (inside.sum(1) / (noise**2).sum(1)).cpu().numpy()
-    return {"eigenvalues": pairs.eigenvalues, "noise_share": share}
+    model = alexnet(width, seed=seed).to(x.device)
+    parts = list(channels_last(x).split(1000)), list(y.split(1000))  # parts that fit into memory
+    return EmpiricalRisk(model, *parts).at(torch.as_tensor(weights).to(x))
 
 
-def batches(x, y, size=1000):
-    """Inputs and targets in parts that fit into memory."""
-    return list(x.split(size)), list(y.split(size))
-
-
-def batch_noise(risk, x, y, size, count, seed):
-    """Gradients (count, M) of random batches minus the gradient of the whole."""
-    generator = torch.Generator().manual_seed(seed)
-    model, mean = risk.model, risk.gradient()
-    picks = [torch.randperm(len(x), generator=generator)[:size] for _ in range(count)]
-    one = lambda pick: EmpiricalRisk(model, x[pick], y[pick]).at(risk.vector)
-    return torch.stack([one(pick).gradient() - mean for pick in picks])
-
-
-def together(result, key):
-    """Iterations and values of both parts, one after the other."""
-    first = np.asarray(result["iterations_1"])
-    time = np.concatenate([first, first[-1] + np.asarray(result["iterations_2"])])
-    parts = [np.asarray(result[f"{key}_{part}"]) for part in (1, 2)]
-    return time, np.concatenate(parts)
-
-
-def ends_of(result):
-    """Test accuracy and training loss of both parts, means over the last 50 records, and the jump.
-
-    In per cent; of a short run over its last quarter. None of a run that was not made.
-    """
-    names = ("loss_1", "test_1", "scatter_1", "last_1", "loss_2", "test_2", "scatter_2", "last_2")
-    if result is None:
-        return dict.fromkeys((*names, "highest", "ratio", "jump", "gain"))
-    found = {}
-    for part in (1, 2):
-        last = min(50, max(1, len(result[f"train_loss_{part}"]) // 4))
-        tests = 100 * np.asarray(result[f"test_accuracy_{part}"][-last:])
-        found[f"loss_{part}"] = float(np.mean(result[f"train_loss_{part}"][-last:]))
-        found |= {f"test_{part}": tests.mean(), f"scatter_{part}": tests.std(), f"last_{part}": tests[-1]}
-    highest = np.max(result["train_loss_2"][1:21])
-    found |= {"highest": highest, "jump": highest / result["train_loss_1"][-1]}
-    return found | {"ratio": found["loss_2"] / found["loss_1"], "gain": found["test_2"] - found["test_1"]}
-
-
-def line_numbers(result):
-    """The barrier, absolute and relative to the higher end, and the losses at both ends."""
-    if result is None:
-        return dict.fromkeys(("barrier", "times", "start", "end"))
-    t, loss = (np.asarray(result[k]) for k in ("positions", "train_loss"))
-    start, end = (loss[np.argmin(abs(t - x))] for x in (0, 1))
-    height = barrier(t, loss)
-    return {
-        "barrier": height, "times": 1 + height / max(start, end),
-        "start": start, "end": end,
-    }  # fmt: skip
+def on_line(
+    start: np.ndarray, end: np.ndarray, positions: Sequence[float], *, dataset: str, width: int, seed: int
+) -> dict[str, np.ndarray]:
+    """``MEASURES`` at each position of the line from start (t = 0) to end (t = 1), both weights (M,)."""
+    data = images(dataset, seed)
+    start, end = (torch.as_tensor(weights).to(data.inputs) for weights in (start, end))
+    model = alexnet(width, seed=seed).to(start.device)
+    found = along_line(model, start, end, positions, lambda there: measure(there, data)(there))
+    return {"positions": np.array(positions), **{name: np.array([m[name] for m in found]) for name in MEASURES}}
 
 
 def first_steps(
@@ -227,12 +137,11 @@ def first_steps(
     *,
     dataset: str,
     width: int,
-    step: float,
-    batch: int,
+    seed: int,
+    examples: int,
+    arms: Sequence[tuple[float, int]],
     steps: int,
     leading: int,
-    examples: int,
-    seed: int,
     order: int,
 ) -> dict[str, np.ndarray]:
     """How the loss rises in the first steps from some weights, and what of it lies in the leading eigenvectors there.
@@ -241,27 +150,25 @@ def first_steps(
 
     Args:
         start: weights (M,).
-        dataset, width, step, batch: as in ``stage``.
+        dataset, width, seed: as in ``stage``.
+        examples: over the first of these losses, gradient and Hessian are taken.
+        arms: step and batch of each arm.
         steps: how many are followed; each is recorded.
         leading: how many eigenvectors.
-        examples: over the first of these losses, gradient and Hessian are taken.
-        seed, order: of the digits, and of the order of the examples.
+        order: seed of the order of the examples.
 
     Returns:
-        one entry a record: ``iterations``; ``rise`` of the loss; ``quadratic``, g . Pd + Pd . H Pd / 2; ``rest``, the
-        rise at start + d - Pd; ``share``, that of Pd in the squared length of d; and the ``eigenvalues``.
+        ``loss`` at the start, the ``eigenvalues``, ``iterations``, and for each arm (rows) and record (columns):
+        ``rise`` of the loss; ``quadratic``, g . Pd + Pd . H Pd / 2; ``rest``, the rise at start + d - Pd; ``share``,
+        that of Pd in the squared length of d.
     """
-    data, model = images(dataset, seed), alexnet(width, seed=seed)
-    x, y = data.inputs[:examples], data.targets[:examples]
-    origin = torch.as_tensor(start).to(x)
-    vector_to_parameters(origin.clone(), model.to(x.device).parameters())  # training changes what it is given
-    risk = EmpiricalRisk(model, list(x.split(1000)), list(y.split(1000)))
-    pairs = top_eigenpairs(risk.hessian(), leading, tolerance=1e-2, progress=False)
-    basis = torch.as_tensor(pairs.eigenvectors).to(x)
-    slope, curvature = basis.T @ risk.gradient(), torch.as_tensor(pairs.eigenvalues).to(x)
-    first = risk.loss()
+    risk = risk_over(start, dataset=dataset, width=width, seed=seed, examples=examples)
+    pairs = top_eigenpairs(risk.hessian(), leading, tolerance=1e-2)
+    origin, first, data = risk.vector, risk.loss(), images(dataset, seed)
+    basis, curvature = (torch.as_tensor(v).to(origin) for v in (pairs.eigenvectors, pairs.eigenvalues))
+    slope = basis.T @ risk.gradient()
 
-    def now(trained):
+    def now(trained: nn.Module) -> dict[str, float]:
         moved = parameters_to_vector(trained.parameters()).detach() - origin
         inside = basis.T @ moved
         quadratic = float(slope @ inside + (curvature * inside**2).sum() / 2)
@@ -269,7 +176,77 @@ def first_steps(
         share = float((inside**2).sum()) / max(float((moved**2).sum()), 1e-300)
         return {"rise": risk.at(origin + moved).loss() - first, "quadratic": quadratic, "rest": rest, "share": share}
 
-    options = {"step_size": step, "batch_size": batch, "iterations": steps, "seed": order, "progress": False}
-    history = train(model, data.inputs, data.targets, record=range(steps), measure=now, **options)
-    found = {name: np.array([m[name] for m in history.measures]) for name in history.measures[0]}
-    return {"iterations": np.array(history.iterations), "eigenvalues": pairs.eigenvalues, **found}
+    rows = []
+    for step, batch in arms:
+        model = alexnet(width, seed=seed).to(origin.device)
+        vector_to_parameters(origin.clone(), model.parameters())  # training changes what it is given
+        options = {"step_size": step, "batch_size": batch, "iterations": steps, "seed": order, "progress": False}
+        rows.append(train(model, data.inputs, data.targets, record=range(steps), measure=now, **options).measures)
+    found = {name: np.array([[m[name] for m in row] for row in rows]) for name in rows[0][0]}
+    return {"loss": np.asarray(first), "eigenvalues": pairs.eigenvalues, "iterations": np.arange(steps + 1), **found}
+
+
+def curvature(
+    weights: np.ndarray,
+    *,
+    dataset: str,
+    width: int,
+    seed: int,
+    examples: int,
+    leading: int,
+    probes: int,
+    steps: int,
+    batch: int,
+    picks: int,
+) -> dict[str, np.ndarray]:
+    """The Hessian at some weights: leading eigenvalues, trace, negative part; and where the noise of a batch lies.
+
+    Args:
+        weights: (M,).
+        dataset, width, seed: as in ``stage``.
+        examples: the Hessian is that of the loss over the first of these.
+        leading: how many of the largest eigenvalues.
+        probes, steps: of the Lanczos quadrature for the rest of the spectrum.
+        batch, picks: size and number of the random batches, of these examples, whose noise is taken: their
+            gradient less that of all.
+
+    Returns:
+        ``eigenvalues`` (leading,), the largest first, and whether they ``converged``; ``trace``, the sum of the
+        ``negative`` eigenvalues and that of all magnitudes (``absolute``), each with its standard error over the
+        probes (``trace_error``, ...); ``nodes`` and ``node_weights`` of the quadrature; and for each batch the squared
+        noise along each leading eigenvector (``noise_inside``) and in all (``noise``).
+    """
+    risk = risk_over(weights, dataset=dataset, width=width, seed=seed, examples=examples)
+    pairs = top_eigenpairs(risk.hessian(), leading, tolerance=1e-2)
+    density = spectral_density(risk.hessian(), probes, steps, seed, deflate=pairs)
+    means, errors = density.mean(lambda v: np.stack([v, np.minimum(v, 0), np.abs(v)]))
+    found = {"eigenvalues": pairs.eigenvalues, "converged": np.asarray(pairs.converged)}
+    for name, mean, error in zip(("trace", "negative", "absolute"), means, errors, strict=True):
+        found |= {name: risk.num_parameters * mean, f"{name}_error": risk.num_parameters * error}
+    data, generator = images(dataset, seed), torch.Generator().manual_seed(seed)
+    basis, whole = torch.as_tensor(pairs.eigenvectors).to(risk.vector), risk.gradient()
+    inside, total = np.zeros((picks, leading)), np.zeros(picks)
+    for i in range(picks):
+        pick = torch.randperm(examples, generator=generator)[:batch]
+        part = EmpiricalRisk(risk.model, data.inputs[pick], data.targets[pick]).at(risk.vector)
+        noise = part.gradient() - whole
+        inside[i], total[i] = ((basis.T @ noise) ** 2).cpu(), float(noise @ noise)
+    return found | {"nodes": density.nodes, "node_weights": density.weights, "noise_inside": inside, "noise": total}
+
+
+def tail(result: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """The last fifth of the records of a stage: 50 of 250."""
+    values = np.asarray(result[name])
+    return values[-max(1, len(values) // 5) :]
+
+
+def ends_of(stages: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+    """What the stages of a run end with, means over ``tail``, and what the switch does; accuracies in per cent."""
+    out = {}
+    for name, result in stages.items():
+        tests = 100 * tail(result, "test_accuracy")
+        out |= {f"{name}_loss": tail(result, "train_loss").mean(), f"{name}_test": tests.mean()}
+        out |= {f"{name}_scatter": tests.std()}
+    highest = stages["small"]["train_loss"][1:21].max()
+    out |= {"highest": highest, "jump": highest / out["large_loss"], "level": out["small_loss"] / out["large_loss"]}
+    return out | {"gain": out["small_test"] - out["control_test"], "since": out["small_test"] - out["large_test"]}

@@ -53,24 +53,66 @@ def test_a_stage_that_diverges_says_where():
     assert 0 < found["diverged"] < 12 and "weights" not in found
 
 
+SAME = {"dataset": "digits", "width": 1, "seed": 0}
+
+
+def start():
+    return parameters_to_vector(alexnet(1, seed=0).parameters()).detach().numpy()
+
+
 def test_the_rise_after_the_switch_splits_into_the_leading_part_and_the_rest():
-    start = parameters_to_vector(alexnet(1, seed=0).parameters()).detach().numpy()
-    found = basins.first_steps(
-        start, dataset="digits", width=1, step=0.05, batch=20, steps=4, leading=3, examples=100, seed=0, order=0
-    )
-    assert found["rise"][0] == found["quadratic"][0] == 0 and len(found["rise"]) == len(found["iterations"])
+    arms = [(0.05, 20), (0.05, 200)]
+    found = basins.first_steps(start(), **SAME, arms=arms, steps=4, leading=3, examples=100, order=0)
+    assert found["rise"].shape == (2, 5) and found["iterations"].tolist() == [0, 1, 2, 3, 4]
+    assert (found["rise"][:, 0] == 0).all() and (found["quadratic"][:, 0] == 0).all()
     assert (found["share"] >= 0).all() and (found["share"] <= 1.0001).all() and len(found["eigenvalues"]) == 3
     # for so small a displacement the second order is all there is, and the two parts do not mix
     parts = found["quadratic"] + found["rest"]
-    assert np.allclose(parts[1:], found["rise"][1:], atol=0.05 * np.abs(found["rise"]).max() + 1e-6)
+    assert np.allclose(parts, found["rise"], atol=0.05 * np.abs(found["rise"]).max() + 1e-6)
+    one = stage(start(), **SAME, step=0.05, batch=20, iterations=4, every=4, precision="float32", order=0)
+    loss = lambda w: basins.risk_over(w, **SAME, examples=100).loss()
+    assert found["loss"] == pytest.approx(loss(start()), rel=1e-6)
+    assert found["rise"][0, -1] == pytest.approx(loss(one["weights"]) - loss(start()), abs=2e-4)  # half precision
 
 
-def test_what_both_parts_end_at_is_a_mean_of_records_and_nothing_where_nothing_was_run():
-    records = {f"train_loss_{part}": np.full(200, float(part)) for part in (1, 2)}
-    records |= {f"test_accuracy_{part}": np.r_[np.zeros(150), np.full(50, 0.5 + 0.01 * part)] for part in (1, 2)}
-    found = basins.ends_of(records)
-    assert abs(found["gain"] - 1) < 1e-9 and found["ratio"] == 2 and found["jump"] == 2 and found["scatter_2"] < 1e-9
-    assert set(basins.ends_of(None)) == set(found) and not any(basins.ends_of(None).values())
-    t = np.linspace(-1, 2, 31).round(2)
-    line = basins.line_numbers({"positions": t, "train_loss": 1 + (abs(t - 0.5) < 0.2)})
-    assert line["times"] == 2 and line["barrier"] == 1
+def test_the_line_has_at_its_ends_what_the_stages_record():
+    first = stage(None, **SMALL)
+    second = stage(first["weights"], **SMALL | {"batch": 10})
+    same = {k: SMALL[k] for k in ("dataset", "width", "seed")}
+    found = basins.on_line(first["weights"], second["weights"], [-1, 0, 0.5, 1], **same)
+    assert found["positions"].tolist() == [-1, 0, 0.5, 1]
+    assert found["train_loss"][1] == pytest.approx(second["train_loss"][0], rel=1e-6)
+    assert found["test_loss"][3] == pytest.approx(second["test_loss"][-1], abs=1e-3)  # half precision
+
+
+def test_curvature_agrees_with_the_whole_spectrum_and_the_noise_with_its_covariance():
+    found = basins.curvature(start(), **SAME, examples=60, leading=3, probes=40, steps=60, batch=1, picks=60)
+    risk = basins.risk_over(start(), **SAME, examples=60)
+    values = np.linalg.eigvalsh(risk.hessian().to_dense())[::-1]
+    np.testing.assert_allclose(found["eigenvalues"], values[:3], rtol=1e-2)
+    assert found["converged"] and found["negative"] <= 0 <= found["absolute"]
+    for name, true in (
+        ("trace", values.sum()),
+        ("negative", values[values < 0].sum()),
+        ("absolute", abs(values).sum()),
+    ):
+        assert abs(found[name] - true) < 5 * found[f"{name}_error"] + 0.02 * abs(values).sum(), name
+    # batches of one: the mean of the squared noise is the trace of the gradient's covariance
+    each = [basins.EmpiricalRisk(risk.model, *one).at(risk.vector).gradient() for one in singles(60)]
+    noise = torch.stack(each) - risk.gradient()
+    assert found["noise"].mean() == pytest.approx(float((noise**2).sum(1).mean()), rel=0.5)
+    assert (found["noise_inside"].sum(1) <= found["noise"] * 1.001).all()
+
+
+def singles(count):
+    data = images("digits", 0)
+    return [(data.inputs[i : i + 1], data.targets[i : i + 1]) for i in range(count)]
+
+
+def test_the_ends_of_stages_are_means_over_the_last_fifth_of_the_records():
+    records = lambda loss, accuracy: {"train_loss": np.r_[np.full(200, 9.0), np.full(50, loss)],
+                                      "test_accuracy": np.r_[np.zeros(200), np.full(50, accuracy)]}  # fmt: skip
+    stages = {"large": records(1, 0.5), "small": records(2, 0.6), "control": records(0.5, 0.57)}
+    found = basins.ends_of(stages)
+    assert found["large_loss"] == 1 and found["level"] == 2 and found["jump"] == 9 and found["small_scatter"] < 1e-9
+    assert found["gain"] == pytest.approx(3) and found["since"] == pytest.approx(10)
