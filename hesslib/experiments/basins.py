@@ -241,12 +241,12 @@ def tail(result: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def ends_of(stages: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
-    """What the stages of a run end with, means over ``tail``, and what the switch does; accuracies in per cent."""
+    """What the stages of a run end with, means over ``tail``, and rise to in 20 records; accuracies in per cent."""
     out = {}
     for name, result in stages.items():
         tests = 100 * tail(result, "test_accuracy")
         out |= {f"{name}_loss": tail(result, "train_loss").mean(), f"{name}_test": tests.mean()}
-        out |= {f"{name}_scatter": tests.std()}
-    highest = stages["small"]["train_loss"][1:21].max()
-    out |= {"highest": highest, "jump": highest / out["large_loss"], "level": out["small_loss"] / out["large_loss"]}
-    return out | {"gain": out["small_test"] - out["control_test"], "since": out["small_test"] - out["large_test"]}
+        out |= {f"{name}_scatter": tests.std(), f"{name}_highest": result["train_loss"][1:21].max()}
+        out |= {f"{name}_jump": out[f"{name}_highest"] / out["large_loss"]}
+    gain = {"gain": out["small_test"] - out["control_test"], "since": out["small_test"] - out["large_test"]}
+    return out | gain | {"level": out["small_loss"] / out["large_loss"]}
