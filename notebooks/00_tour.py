@@ -230,7 +230,7 @@ few = [
 negative = [(v < -1e-10).sum() / h for h, runs in widths.items() for v in runs]
 weights = [m for h in widths for m in stored("width", "parameters", width=h)]
 
-
+# %% tags=["end"]
 def times(losses, positions):
     """The highest losses between two ends over those of the higher ends."""
     between = [v[(t >= 0) & (t <= 1)] for v, t in zip(losses, positions, strict=True)]
