@@ -230,10 +230,13 @@ few = [
 negative = [(v < -1e-10).sum() / h for h, runs in widths.items() for v in runs]
 weights = [m for h in widths for m in stored("width", "parameters", width=h)]
 
+
 # %% tags=["end"]
 def times(losses, positions):
     """The highest losses between two ends over those of the higher ends."""
-    between = [v[(t >= 0) & (t <= 1)] for v, t in zip(losses, positions, strict=True)]
+    between = [
+        v[(t >= 0) & (t <= 1)] for v, t in zip(losses, positions, strict=True)
+    ]
     return Estimate([v.max() / max(v[0], v[-1]) for v in between])
 
 
@@ -250,7 +253,11 @@ ratio = [
 
 # %% tags=["hide-input"]
 no_wall = "is nowhere higher than at the higher end"
-wall = f"reaches {hill.high:.2f} times that of the higher end" if hill.high > 1 else no_wall
+wall = (
+    f"reaches {hill.high:.2f} times that of the higher end"
+    if hill.high > 1
+    else no_wall
+)
 say(
     """1. **Most directions are flat.** After training on 1,000 digits {flat:.1f} % of the eigenvalues are smaller than a
     thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).

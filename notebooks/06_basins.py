@@ -195,8 +195,7 @@ numbers = [basins.ends_of(found) for found in whole]  # means over the last reco
 over = lambda key: Estimate([one.get(key) for one in numbers], of="basins_arms")
 form = {"loss": ".2g", "test": ".2f", "scatter": ".2f"}
 rows = [[NAMES[k], *(f"{over(f'{k}_{what}'):{spec}}" for what, spec in form.items())] for k in NAMES if over(f"{k}_loss")]
-head = ["CIFAR-10, last 50 records", "training loss", "test accuracy, %", "its deviation between records"]
-figures.table(head, rows or [["not run", "", "", ""]])
+figures.table(["CIFAR-10, last 50 records", "training loss", "test accuracy, %", "its deviation between records"], rows or [["not run", "", "", ""]])
 say(
     """**Reading.** On CIFAR-10 ({count} stored {runs} with both arms) the training loss rises to {highest:.2f} within the first 20 records after the switch, {jump:.0f} times its mean
     over the last records of Part I. The control rises to {calm:.2g} times that mean, so {word}.
@@ -207,11 +206,10 @@ say(
     word="time alone makes no jump" if over("control_jump").mean < 2 else "time alone makes a jump too", gain=over("gain"), since=over("since"),
     level=over("level"), time=Estimate([one["control_loss"] / one["large_loss"] for one in numbers], of="basins_arms"),
 )
-fitted = "has learnt" if learnt(mine["large_loss"], 10) else "has not learnt"
 say(
     """On this run Part I {fitted}: its last records have a mean loss of {large_loss:.3g}. After the switch the loss reaches {small_highest:.3g}. The small batches end at {small_loss:.3g}
     and the control at {control_loss:.3g}; their test accuracies are {small_test:.1f} % and {control_test:.1f} %, after {large_test:.1f} % in Part I.""",
-    fitted=fitted, **{k: mine[k] for k in ("large_loss", "small_highest", "small_loss", "control_loss", "small_test", "control_test", "large_test")},
+    fitted="has learnt" if learnt(mine["large_loss"], 10) else "has not learnt", **{k: mine[k] for k in ("large_loss", "small_highest", "small_loss", "control_loss", "small_test", "control_test", "large_test")},
 )
 
 # %% [markdown]
@@ -260,18 +258,25 @@ def draw_rises(ax, runs):
     ax.legend(fontsize=7)
 
 # %% tags=["hide-input"]
-labels = {"xlabel": "steps after the switch", "ylabel": "rise of the training loss", **titles}
+def draw_lengths(ax, runs):
+    for i, (found, part) in enumerate((found, part) for part in ("along", "across") for found in runs):
+        color = figures.SERIES[0 if part == "along" else 2]
+        ax.plot(found["iterations"], found[part][0], color=color, label=f"_{i}" if found is not runs[0] else f"{part} the leading eigenvectors")
+    ax.legend()
+
 figures.figure(
-    "fig_first", *figures.here_and_stored(draw_rises, [moved], early_runs.results, **labels),
-    caption=f"The first steps after the switch: the rise of the loss with small batches, what the quadratic form in the leading eigenvectors ({leading} on this run, 50 on CIFAR-10) gives for it, and the rise at the displacement without its part in them. Dotted: the whole rise of the other arms.",
-    alt="Two panels, left this run, right the stored runs on CIFAR-10. Against the number of steps after the switch: the rise of the training loss, the value of the quadratic form in the leading eigenvectors, and the rise without the leading part of the displacement.",
+    "fig_first", *figures.here_and_stored(draw_rises, [moved], early_runs.results, xlabel="steps after the switch", ylabel="rise of the training loss", **titles),
+    *figures.here_and_stored(draw_lengths, [moved], early_runs.results, xlabel="steps after the switch", ylabel="length of the displacement", **titles),
+    caption=f"The first steps after the switch: the rise of the loss with small batches, what the quadratic form in the leading eigenvectors ({leading} on this run, 50 on CIFAR-10) gives for it, and the rise at the displacement without its part in them. Dotted: the whole rise of the other arms. Below: the displacement's length along these eigenvectors and across them.",
+    alt="Four panels, left this run, right the stored runs on CIFAR-10, against the number of steps after the switch. Above: the rise of the training loss, the value of the quadratic form in the leading eigenvectors, and the rise without the leading part of the displacement. Below: two lengths.",
 )
 
 # %%
 def parts_of(found):
-    """Medians over the steps: quadratic form and rest over rise; leading share."""
-    rise, quadratic, rest, share = (found[k][0][1:] for k in (*PARTS, "share"))
-    return [np.median(quadratic / rise), np.median(rest / rise), 100 * np.median(share)]
+    """Medians over the steps: quadratic form and rest over rise; leading share, %."""
+    rise, quadratic, rest = (found[k][0][1:] for k in PARTS)
+    share = 100 / (1 + (found["across"][0][1:] / found["along"][0][1:]) ** 2)
+    return [np.median(v) for v in (quadratic / rise, rest / rise, share)]
 
 # %% tags=["hide-input"]
 all_parts = np.array([parts_of(r) for r in early_runs.results]).reshape(-1, 3).T
@@ -281,11 +286,9 @@ say(
     its leading part the rise is {rest:.2g} of the whole. The leading part holds {inside:.1f} % of the squared length of the displacement.""",
     quadratic=quadratic, rest=rest, inside=inside,
 )
-ours = parts_of(moved)
 say(
-    """On this run the quadratic form in the {leading} leading eigenvectors gives {share:.2g} times the rise (median over {steps} steps), and the displacement without its leading part
-    {rest:.2g} of it.""",
-    leading=leading, share=ours[0], rest=ours[1], steps=steps,
+    """On this run the quadratic form in the {leading} leading eigenvectors gives {share:.2g} times the rise (median over {steps} steps), and without its leading part {rest:.2g}.""",
+    leading=leading, share=parts_of(moved)[0], rest=parts_of(moved)[1], steps=steps,
 )
 
 # %% [markdown]
@@ -395,7 +398,6 @@ for (a, b), name in zip(plane["points"], ("start", "end of Part I", "end of smal
     ax.annotate(name, (a, b), (5, 6), textcoords="offset points", fontsize=9)
 ax.set_aspect("equal")
 at = [float(plane["values"][np.argmin(abs(plane["y"] - b)), np.argmin(abs(plane["x"] - a))]) for a, b in plane["points"]]
-lengths = np.linalg.norm(np.diff(plane["points"], axis=0), axis=1)
 figures.figure(
     "fig_plane", ax,
     caption="The training loss of this run on the plane through the random start, the end of Part I and the end of the small arm; distances are lengths in weight space.",
@@ -403,9 +405,9 @@ figures.figure(
 )
 higher = max(at[1:])
 say(
-    """**Reading.** Part I moved the weights by {first:.3g}, the small batches by {second:.3g} more. On this plane one gets from the one end to the other without a loss above
+    """**Reading.** On this plane one gets from the one end to the other without a loss above
     {over:.3g}, where the higher end has {higher:.3g}. {word}.""",
-    first=lengths[0], second=lengths[1], over=over_pass, higher=higher,
+    over=over_pass, higher=higher,
     word=f"Seen on this plane, {'both ends lie in one valley' if over_pass <= 1.25 * higher else 'a ridge parts the ends'}" if learnt(higher, 10) else
     "At least one end has not learnt, so this says nothing about basins",
 )
@@ -625,7 +627,6 @@ if errors:
 # * The paper names neither its step nor its variant of AlexNet. We take the common one for 32 x 32 images (2,472,266 parameters) and a step of 0.01. No augmentation; each colour channel is standardised.
 # * Training on CIFAR-10 multiplies in bfloat16 and sums in float32; losses, lines and leading eigenvalues are in float32, the complete spectra of $G$ (over 1,000 images) in float64. The stored ends are rounded to half precision, and the arms start from the rounded end.
 # * Runs in float32 are chaotic: after thousands of steps another processor gives other numbers for the same seed. Single runs, that of this page included, may differ from the stored ones; shares over seeds can be compared.
-# * Two networks trained apart may show a barrier only because their units stand in another order. Part I and the arms need no matching, because they start where Part I ends; the [last chapter](10_after.ipynb) has networks that do.
 #
 # ## Try it
 #
@@ -633,8 +634,7 @@ if errors:
 #
 # <details><summary>Answer</summary>
 #
-# With a step of 0.02 Part I is unfinished after 1,000 steps, and the loss falls along the line to the end of the small batches. A line that falls all the way has no barrier by
-# definition. Two solutions can be compared only where both ends are fitted.
+# With a step of 0.02 Part I is unfinished after 1,000 steps, and the loss falls along the line to the end of the small batches. A line that falls all the way has no barrier by definition. Two solutions can be compared only where both ends are fitted.
 #
 # </details>
 #

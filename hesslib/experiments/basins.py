@@ -159,8 +159,8 @@ def first_steps(
 
     Returns:
         ``loss`` at the start, the ``eigenvalues``, ``iterations``, and for each arm (rows) and record (columns):
-        ``rise`` of the loss; ``quadratic``, g . Pd + Pd . H Pd / 2; ``rest``, the rise at start + d - Pd; ``share``,
-        that of Pd in the squared length of d.
+        ``rise`` of the loss; ``quadratic``, g . Pd + Pd . H Pd / 2; ``rest``, the rise at start + d - Pd; the lengths
+        of Pd, ``along``, and of d - Pd, ``across``.
     """
     risk = risk_over(start, dataset=dataset, width=width, seed=seed, examples=examples)
     pairs = top_eigenpairs(risk.hessian(), leading, tolerance=1e-2)
@@ -171,10 +171,11 @@ def first_steps(
     def now(trained: nn.Module) -> dict[str, float]:
         moved = parameters_to_vector(trained.parameters()).detach() - origin
         inside = basis.T @ moved
+        outside = moved - basis @ inside
+        rise, rest = (risk.at(origin + part).loss() - first for part in (moved, outside))
         quadratic = float(slope @ inside + (curvature * inside**2).sum() / 2)
-        rest = risk.at(origin + moved - basis @ inside).loss() - first
-        share = float((inside**2).sum()) / max(float((moved**2).sum()), 1e-300)
-        return {"rise": risk.at(origin + moved).loss() - first, "quadratic": quadratic, "rest": rest, "share": share}
+        lengths = {"along": float(inside.norm()), "across": float(outside.norm())}
+        return {"rise": rise, "quadratic": quadratic, "rest": rest, **lengths}
 
     rows = []
     for step, batch in arms:

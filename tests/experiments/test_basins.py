@@ -65,13 +65,15 @@ def test_the_rise_after_the_switch_splits_into_the_leading_part_and_the_rest():
     found = basins.first_steps(start(), **SAME, arms=arms, steps=4, leading=3, examples=100, order=0)
     assert found["rise"].shape == (2, 5) and found["iterations"].tolist() == [0, 1, 2, 3, 4]
     assert (found["rise"][:, 0] == 0).all() and (found["quadratic"][:, 0] == 0).all()
-    assert (found["share"] >= 0).all() and (found["share"] <= 1.0001).all() and len(found["eigenvalues"]) == 3
+    assert (found["along"][:, 0] == 0).all() and len(found["eigenvalues"]) == 3
     # for so small a displacement the second order is all there is, and the two parts do not mix
     parts = found["quadratic"] + found["rest"]
     assert np.allclose(parts, found["rise"], atol=0.05 * np.abs(found["rise"]).max() + 1e-6)
     one = stage(start(), **SAME, step=0.05, batch=20, iterations=4, every=4, precision="float32", order=0)
     loss = lambda w: basins.risk_over(w, **SAME, examples=100).loss()
     assert found["loss"] == pytest.approx(loss(start()), rel=1e-6)
+    moved = np.linalg.norm(one["weights"].astype(float) - start())
+    assert np.hypot(found["along"][0, -1], found["across"][0, -1]) == pytest.approx(moved, rel=0.05)  # half precision
     assert found["rise"][0, -1] == pytest.approx(loss(one["weights"]) - loss(start()), abs=2e-4)  # half precision
 
 
