@@ -100,6 +100,10 @@ def kept(what, setting):
     file = ROOT / "_build" / "checkpoints" / f"basins-{what}-{text}.npz"
     return file if setting["dataset"] == "cifar10" else None
 
+def only(setting, *names):
+    """Some of the parameters."""
+    return {k: setting[k] for k in names}
+
 # %%
 def large_batches(**setting):
     """Part I: large batches from a random start."""
@@ -297,11 +301,6 @@ say(
 # We evaluate training and test images on the line from one length before the end of Part I ($t=-1$) to one length beyond the end of the small arm ($t=2$). The
 # *barrier* is how far the training loss rises between the ends above the higher of the two. A single iterate of a noisy process says little, so the same is done
 # between the means of the weights over the last fifth of the records.
-
-# %% tags=["end"]
-def only(setting, *names):
-    """Some of the parameters."""
-    return {k: setting[k] for k in names}
 
 # %%
 def end_of(name, what, **setting):
