@@ -51,3 +51,13 @@ def test_the_norm_of_the_gradient_falls_and_the_numbers_belong_together():
     assert (more["gradient"] <= few["gradient"]).all() and (more["gradient"] < few["gradient"]).any()
     assert ((more["index"] >= 0) & (more["index"] <= 0.5)).all() and (more["energy"] > 0).all()
     assert np.array_equal(more["laws"][0], index_law(more["energy"], more["index"]), equal_nan=True)
+
+
+def test_where_an_undamped_step_overshoots_a_damped_one_lowers_the_gradient(problem):
+    model, x, y = problem
+    for weight in model.parameters():
+        weight.data *= 2
+    risk = EmpiricalRisk(model, x, y, loss="mse")
+    g, h = risk.gradient(), risk.hessian().to_dense()
+    newton = risk.at(risk.vector - torch.linalg.solve(h, g)).gradient().norm()
+    assert newton > g.norm() and flatten_gradient(risk, 1).gradient().norm() < g.norm()
