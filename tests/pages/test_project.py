@@ -130,3 +130,13 @@ def test_the_readme_says_what_the_tour_says():
                    for o in c.get("outputs", []))  # fmt: skip
     numbers = re.findall(r"\d+\.\d+ ± \d+\.\d+", found)
     assert len(numbers) >= 3 and all(number in tour for number in numbers)
+    off = re.search(r"Half of them are off by\s+(\d+) or more", tour)[1]
+    words = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    assert f"by {words[int(off)]} or more" in found
+
+
+def test_the_readme_says_what_the_complete_spectrum_took():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    took = json.loads((ROOT / "book" / "complete_costs.json").read_text())["alexnet"]
+    said = f"All {took['M']:,} eigenvalues of the Gauss-Newton matrix `G` of AlexNet on {took['N']:,} images took "
+    assert said + f"{took['seconds']:.0f} s and {took['peak_gib']:.1f} GiB on two cores" in text
