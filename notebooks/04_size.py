@@ -391,7 +391,7 @@ far_grid = [
 ]
 far = Store().sweep("width_far", sized, far_grid, run=own)
 beyond = {w: r for w in (200, 500) if (r := far.where(width=w).results)}
-color_of |= dict(zip((200, 500), figures.SERIES))
+color_of |= dict(zip((200, 500), figures.SERIES[::2]))
 compared = {w: kept[w] for w in list(kept)[-1:]} | beyond
 
 # %%
