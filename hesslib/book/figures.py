@@ -201,13 +201,14 @@ class Panels:
         return head + text[text.index(">") + 1 :]
 
     def png(self) -> bytes:
-        """The panels on white, at most three side by side."""
+        """The panels on white, at most three side by side, and of four two."""
         images = []
         for figure in self.figures:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=90, facecolor="white")
             images.append(Image.open(buffer).convert("RGB"))
-        rows = [images[i : i + 3] for i in range(0, len(images), 3)]
+        beside = 2 if len(images) == 4 else 3
+        rows = [images[i : i + beside] for i in range(0, len(images), beside)]
         wide, high = max(sum(i.width for i in row) for row in rows), [max(i.height for i in row) for row in rows]
         whole = Image.new("RGB", (wide, sum(high)), "white")
         for r, row in enumerate(rows):
