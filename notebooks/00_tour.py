@@ -243,7 +243,11 @@ def times(losses, positions):
 cifar = {"start": "large", "end": "small", "what": "weights"}
 line = [stored("basins_arms_line", k, **cifar) for k in ("train_loss", "positions")]
 hill = times(*line)
+wall = "is nowhere higher than at the higher end"
+if hill.high > 1:
+    wall = f"reaches {hill.high:.2f} times that of the higher end"
 
+# %% tags=["end"]
 risk, along, _ = trained(p.hidden, p.seed)
 ratio = [
     np.linalg.norm(risk.at(w).residual().to_dense())
@@ -252,12 +256,6 @@ ratio = [
 ]
 
 # %% tags=["hide-input"]
-no_wall = "is nowhere higher than at the higher end"
-wall = (
-    f"reaches {hill.high:.2f} times that of the higher end"
-    if hill.high > 1
-    else no_wall
-)
 say(
     """1. **Most directions are flat.** After training on 1,000 digits {flat:.1f} % of the eigenvalues are smaller than a
     thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).
