@@ -1,8 +1,8 @@
 """What is published: an archive of arrays and a file of labels for each experiment.
 
-``book/results/NAME.npz`` holds the arrays of all runs as ``KEY/ARRAY.npy``, ``NAME.jsonl`` a label a line; weights lie
-in ``NAME.weights.npz``. The same results give the same bytes. A published label is true: its closure is the present
-one, and its commit is in this history, was clean, and has that closure too.
+``book/results/NAME.npz`` holds the arrays of all runs as ``KEY/ARRAY.npy``, ``NAME.jsonl`` a label a line; the weights
+of each run lie in ``NAME.KEY.weights.npz``. The same results give the same bytes. A published label is true: its
+closure is the present one, and its commit is in this history, was clean, and has that closure too.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ def write_archive(path: Path, members: dict[str, np.ndarray]) -> None:
 
 def publish(name: str, runs: list[tuple[Result, dict[str, Any]]], folder: Path = PUBLISHED) -> None:
     """Write all runs of an experiment, the labels last."""
-    light, heavy = {}, {}
+    files: dict[str, dict[str, np.ndarray]] = {f"{name}.npz": {}}
     for result, label in runs:
         for array, values in result.items():
-            (heavy if array.startswith(WEIGHTS) else light)[f"{label['key']}/{array}"] = values
-    for ending, members in ((".npz", light), (".weights.npz", heavy)):
+            heavy = f"{label['key']}.{WEIGHTS}." if array.startswith(WEIGHTS) else ""
+            files.setdefault(f"{name}.{heavy}npz", {})[f"{label['key']}/{array}"] = values
+    for file, members in files.items():
         if members:
-            write_archive(folder / f"{name}{ending}", members)
+            write_archive(folder / file, members)
     lines = sorted(json.dumps(label, sort_keys=True, ensure_ascii=False) for _, label in runs)
     lines.sort(key=lambda line: json.dumps(json.loads(line)["parameters"], sort_keys=True))
     with replacing(folder / f"{name}.jsonl", "w") as file:

@@ -80,8 +80,8 @@ def published_result(label: dict[str, Any], folder: Path = PUBLISHED) -> Result 
     found, name, key = {}, label["name"], label["key"]
     for heavy in (False, True):
         part = {a: c for a, c in label["arrays"].items() if a.startswith(WEIGHTS) == heavy}
-        ending = ".weights.npz" if heavy else ".npz"
-        arrays = read_arrays(folder / f"{name}{ending}", f"{key}/", part) if part else {}
+        file = f"{name}.{key}.{WEIGHTS}.npz" if heavy else f"{name}.npz"
+        arrays = read_arrays(folder / file, f"{key}/", part) if part else {}
         if arrays is None:
             warnings.warn(f"{name}/{key}: the stored arrays are damaged and will not be used", stacklevel=2)
             return None

@@ -41,10 +41,12 @@ def test_packing_publishes_the_runs_and_empties_the_working_store(tmp_path, made
     store, folder = Store(tmp_path / "loose"), tmp_path / "published"
     fill(store, made, [0, 1])
     assert pack.pack(folder, store) == {"demo": 2}
-    assert not list(store.folder.rglob("*.npz")) and len(list(folder.iterdir())) == 3
+    assert not list(store.folder.rglob("*.npz")) and len(list(folder.iterdir())) == 4
     before = (folder / "demo.jsonl").read_text().splitlines()
+    heavy = {p: p.read_bytes() for p in folder.glob("demo.*.weights.npz")}
     fill(store, made, [2])
     pack.pack(folder, store)
+    assert len(heavy) == 2 and all(p.read_bytes() == kept for p, kept in heavy.items())
     after = (folder / "demo.jsonl").read_text().splitlines()
     assert after[:2] == before and len(after) == 3  # a run more is a line more
     store.published = folder
