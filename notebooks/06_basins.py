@@ -265,7 +265,7 @@ def draw_rises(ax, runs):
 def draw_lengths(ax, runs):
     for i, (found, part) in enumerate((found, part) for part in ("along", "across") for found in runs):
         color = figures.SERIES[0 if part == "along" else 2]
-        ax.plot(found["iterations"], found[part][0], color=color, label=f"_{i}" if found is not runs[0] else f"{part} the leading eigenvectors")
+        ax.plot(found["iterations"], found[part][0], color=color, label=f"_{i}" if found is not runs[0] else part)
     ax.legend()
 
 figures.figure(
