@@ -366,8 +366,8 @@ say(
     """* **The negative eigenvalues can be counted.** With ten classes a network with one hidden layer of ReLU units has {per:.2f} of
     them for each hidden unit ([Chapter 4](04_size.ipynb)).
 
-    * **One valley is a matter of the step.** On digits the loss between the two ends reaches {low:.3g} times that of the higher end with a step
-    of 0.02 and {high:.0f} times with a step of 0.05, the most over five seeds ([Chapter 6](06_basins.ipynb)).
+    * **One valley is a matter of the step.** On digits the loss between the two ends is at most {low:.3g} times that of the higher end with a step
+    of 0.02, and up to {high:.0f} times with a step of 0.05, over five seeds ([Chapter 6](06_basins.ipynb)).
 
     * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).
 
