@@ -176,7 +176,7 @@ def draw_losses(ax, runs):
         ax.plot(time, r["test_loss"], "--", **style)
     switch = runs[0]["large"]["iterations"][-1]
     ax.axvline(switch, color=figures.INK, lw=0.8, ls=":", label="_switch")
-    ax.legend()
+    ax.legend(loc="lower left", fontsize=7)
 
 def draw_accuracy(ax, runs):
     """Means of the test accuracy over ten records, over a quarter of a short run."""
@@ -513,18 +513,18 @@ def noise_of(r):
 at_end = {name: near_runs.where(name=name).results for name in stages}
 est = lambda name, of: Estimate(map(of, at_end[name]), of="basins_arms_curvature")
 columns = {
-    "largest": (lambda r: r["eigenvalues"].max(), ".3g"), "trace": (lambda r: r["trace"], ".3g"),
-    "its error": (lambda r: r["trace_error"], ".1g"), "outliers (ratio rule)": (lambda r: count_outliers(r["eigenvalues"], "ratio"), ".0f"),
+    "largest": (lambda r: r["eigenvalues"].max(), ".3g"), "trace": (lambda r: r["trace"], ",.0f"),
+    "its error": (lambda r: r["trace_error"], ".0f"), "outliers (ratio rule)": (lambda r: count_outliers(r["eigenvalues"], "ratio"), ".0f"),
     "negative part, % of all magnitudes": (lambda r: -100 * r["negative"] / r["absolute"], ".1f"),
     "noise in ten leading, %": (lambda r: noise_of(r)[0], ".0f"), "ten eigenvalues, % of trace": (lambda r: noise_of(r)[1], ".0f"),
 }
 rows = [[NAMES[name], *(f"{est(name, of):{form}}" for of, form in columns.values())] for name in at_end if at_end[name]]
 figures.table(["CIFAR-10, means of weights", *columns], rows or [["not run", *[""] * len(columns)]])
-tops = {name: est(name, columns["largest"][0]) for name in at_end}
 say(
-    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I, {small:.3g} with small batches and {control:.3g} in the control. If the noise had the shape of the
-    Hessian, its share in the ten leading eigenvectors would be that of the ten eigenvalues in the trace: at the end of Part I it is {share:.0f} %, against {null:.0f} %.""",
-    large=tops["large"], small=tops["small"], control=tops["control"], share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
+    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I, {small:.3g} with small batches and {control:.3g} in the control.
+
+    If the noise had the shape of the Hessian, its share in the ten leading eigenvectors would be that of the ten eigenvalues in the trace: at the end of Part I it is {share:.0f} %, against {null:.0f} %.""",
+    **{name: est(name, columns["largest"][0]) for name in at_end}, share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
 )
 
 # %% [markdown]
