@@ -499,8 +499,8 @@ for i, (q, r) in enumerate(zip(near_runs.parameters, near_runs.results)):
 if near_runs:
     ax.legend()
     figures.figure(
-        "fig_local", ax, caption="The 20 largest eigenvalues of the Hessian over 5,000 training images, at the means of the weights of each stage on CIFAR-10.",
-        alt="The 20 largest eigenvalues on a logarithmic axis against rank, at the ends of Part I, of the small batches and of the control, on the stored runs on CIFAR-10.",
+        "fig_local", ax, caption=f"The 20 largest eigenvalues of the Hessian over 5,000 training images, at the means of weights on CIFAR-10: {', '.join(NAMES[k] for k in stages if near_runs.where(name=k))}.",
+        alt=f"The 20 largest eigenvalues on a logarithmic axis against rank, one curve for each stored end on CIFAR-10; {len(near_runs)} in all.",
     )
 
 # %%
