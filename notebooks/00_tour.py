@@ -34,6 +34,7 @@ from hesslib.book.explore import explore
 from hesslib.book.parameters import integer, resolve
 from hesslib.book.store import published_labels, published_result
 from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
+from hesslib.experiments.landscape import rise_factor
 from hesslib.experiments.models import fully_connected
 from hesslib.experiments.training import train
 
@@ -118,7 +119,7 @@ def draw_matrix(matrix):
 
 def draw_values(values):
     """The eigenvalues by rank."""
-    ax = figures.panel("its eigenvalues", size=figures.THIRD, ylim=(1e-7, 10))
+    ax = figures.panel("its eigenvalues", size=figures.THIRD, ylim=(1e-9, 10))
     figures.ranked(ax, values, label="eigenvalue", floor=0, points=60)
     ax.set_xlim(0.7, 2 * len(values))
     ax.legend(loc="lower left")
@@ -170,8 +171,8 @@ explore(
     alt="Left, the Hessian as a square of blue and orange dots. In the middle, the magnitudes of its eigenvalues against "
     "rank on logarithmic axes, negative ones as rings. Right, the plane coloured by the network's decision, with "
     "the training points of three arms of a spiral.",
-    caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. Left: {shown} of "
-    "its Hessian, the darker the larger. Middle: the magnitude of each eigenvalue against its rank; rings are negative. Right: "
+    caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. First {shown} of "
+    "its Hessian, the stronger the colour the larger; then the magnitude of each eigenvalue against its rank, with rings for negative ones; then "
     "the decision. In Jupyter the sliders train other networks.",
     live={
         "hidden": range(p.hidden, p.hidden + 40, 8),
@@ -220,7 +221,6 @@ ends = [v[1] for v in stored("spectrum", "eigenvalues")]
 flat = Estimate([100 * (np.abs(v) < 1e-3 * v[-1]).mean() for v in ends])
 descent = {"activation": "relu", "batch_size": 0, "cluster_std": 1.0}
 clusters = {k: stored("clusters", "top", classes=k, **descent) for k in (5, 10, 20)}
-drop = Estimate([v[k - 1] / v[k] for k, runs in clusters.items() for v in runs])
 widths = {h: stored("width", "eigenvalues", width=h) for h in (10, 30, 50, 70)}
 
 # %% tags=["end"]
@@ -234,10 +234,8 @@ weights = [m for h in widths for m in stored("width", "parameters", width=h)]
 # %% tags=["end"]
 def times(losses, positions):
     """The highest losses between two ends over those of the higher ends."""
-    between = [
-        v[(t >= 0) & (t <= 1)] for v, t in zip(losses, positions, strict=True)
-    ]
-    return Estimate([v.max() / max(v[0], v[-1]) for v in between])
+    lines = zip(positions, losses, strict=True)
+    return Estimate(rise_factor(t, v) for t, v in lines)
 
 
 cifar = {"start": "large", "end": "small", "what": "weights"}
@@ -260,22 +258,30 @@ say(
     """1. **Most directions are flat.** After training on 1,000 digits {flat:.1f} % of the eigenvalues are smaller than a
     thousandth of the largest ([Chapter 1](01_spectrum.ipynb)).
 
-    2. **The Hessian is a sum of two matrices,** of which one is made of gradients and the other has the curvature of the outputs. On
+    2. **The Hessian is a sum of two matrices,** of which one is made of the gradients of the network's outputs and the other of their curvature. On
     the spiral the norm of the second is {before:.2f} times that of the first at the start, and {after:.3f} times at the end
     ([Chapter 2](02_ggn.ipynb)).
 
-    3. **The data set the number of large eigenvalues.** With $k$ clusters the eigenvalue of rank $k$ is {drop:.1f} times as large as
-    the next one ([Chapter 3](03_data.ipynb)).
+    3. **The data determine how many eigenvalues are large.** With $k$ clusters the eigenvalue of rank $k$ is {drop_5:.1f} times as large as
+    the next one for $k = 5$, {drop_10:.1f} times for $k = 10$ and {drop_20:.2f} times for $k = 20$, where the drop after rank $k - 1$ is
+    larger ({before_20:.2f}; [Chapter 3](03_data.ipynb)).
 
-    4. **The network's size sets the number of small ones.** From {least:,} to {most:,} weights the count above a tenth of
+    4. **More weights add small eigenvalues only.** From {least:,} to {most:,} weights the count above a tenth of
     the largest goes from {narrow:.1f} to {wide:.1f} ([Chapter 4](04_size.ipynb)).
 
-    5. **Large and small batches can end in one valley.** On CIFAR-10, on the straight line between the two ends, the training loss
-    {hill} ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).""",
+    5. **Large and small batches can end in one valley.** On CIFAR-10 ({lines} stored), on the straight line between the two ends, the
+    training loss {hill} ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).
+
+    A sign ± stands before the standard deviation over stored runs.""",
     flat=flat,
     before=ratio[0],
     after=ratio[-1],
-    drop=drop,
+    **{
+        f"drop_{k}": Estimate(v[k - 1] / v[k] for v in clusters[k])
+        for k in clusters
+    },
+    before_20=Estimate(v[18] / v[19] for v in clusters[20]),
+    lines=f"{len(hill)} run{'s' * (len(hill) != 1)}" if hill else None,
     least=min(weights, default=None),
     most=max(weights, default=None),
     narrow=few[0],
@@ -304,7 +310,7 @@ for (k, runs), color in zip(clusters.items(), figures.SERIES):
     for v in runs[:1]:
         rank = 1 + np.arange(len(v))
         leading.loglog(rank, v / v[0], "o", label=f"k = {k}", color=color)
-    leading.axvline(k + 0.5, color=color, ls=":")
+    leading.axvline(k + 0.5, 0.4, 1, color=color, ls=":")
 valley = figures.panel("5  one valley", "on the line", "loss", **third)
 for v, t in zip(*line, strict=True):
     ends_at = np.isin(t, (0, 1))
@@ -350,42 +356,43 @@ exact = [
 late = lambda b: np.array([v[13:].mean() for v in stored(
     "stochastic_edge", "sharpness", loss="mse", step=4.0, batch=b)])  # fmt: skip
 higher = late(512) / late(8)
-off = [
-    abs(count_outliers(r["eigenvalues"], "ratio") - int(r["classes"]))
+few_large = [
+    count_outliers(r["ggn"], "ratio")
     for q, r in of("today_spectra")
-    if q["after"] != "start" and r["loss"] < np.log(r["classes"]) / 10
+    if q["after"] != "start" and q["network"] != "language"
 ]
 on_digits = ("line_weights", "positions")
-barrier = {
-    eta: times(*(stored("basins_digits", k, step=eta) for k in on_digits))
-    for eta in (0.02, 0.05)
-}
+ridge = times(*(stored("basins_digits", k, step=0.05) for k in on_digits))
 
 # %% tags=["hide-input"]
 say(
     """* **The negative eigenvalues can be counted.** With ten classes a network with one hidden layer of ReLU units has {per:.2f} of
     them for each hidden unit ([Chapter 4](04_size.ipynb)).
 
-    * **One valley is a matter of the step.** On digits the loss between the two ends is at most {low:.3g} times that of the higher end with a step
-    of 0.02, and up to {high:.0f} times with a step of 0.05, over five seeds ([Chapter 6](06_basins.ipynb)).
+    * **Large and small batches can end in two valleys, too.** On digits, with a step at which the large batches fit them, the loss between the
+    two ends reaches {low:.0f} to {high:.0f} times that of the higher end, in {above} of {seeds} runs ([Chapter 6](06_basins.ipynb)).
 
     * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).
 
     * **The zeros can be counted, too.** Trained to zero squared error on targets in general position, {met} of {tried} networks have
-    $M - NC$ of them exactly ([Chapter 11](11_zeros.ipynb)).
+    $M - NC$ of them exactly ($M$ weights, $N$ examples, $C$ outputs; [Chapter 11](11_zeros.ipynb)).
 
     * **The noise of small batches keeps the largest eigenvalue low.** With batches of 512 digits it ends {higher:.2f} times as high
     as with batches of 8 ([Chapter 12](12_noise.ipynb)).
 
-    * **Small residual networks and transformers** have another number of outliers than classes. Half of them are off by
-    {off:.0f} or more ([Chapter 13](13_today.ipynb)).""",
+    * **Small residual networks and transformers have fewer outliers than classes.** Trained on digits, {networks} of them have {fewest} to
+    {most} outliers for 10 classes ([Chapter 13](13_today.ipynb)).""",
     per=Estimate(negative),
     met=sum(exact),
     tried=len(exact) or None,
     higher=Estimate(higher),
-    off=Estimate(off).median,
-    low=barrier[0.02].high,
-    high=barrier[0.05].high,
+    networks=len(few_large) or None,
+    fewest=min(few_large, default=None),
+    most=max(few_large, default=None),
+    low=ridge.low,
+    high=ridge.high,
+    seeds=len(ridge) or None,
+    above=int((ridge.values > 1.25).sum()),
 )
 
 # %% tags=["nbval-check-output"]

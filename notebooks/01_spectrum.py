@@ -127,8 +127,8 @@ figures.thousands(linear)
 figures.figure(
     "fig_spectrum", dots, linear, dense,
     caption=f"All {m:,} eigenvalues of the Hessian at a random start and after {history.iterations[-1]:,} iterations of gradient descent "
-    "(the paper's Figure 1). Left: magnitudes against rank from the largest, negative eigenvalues as rings; magnitudes below $10^{-14}$ "
-    "of the largest are left out. Middle: in ascending order on a linear axis. Right: as a density, in which each eigenvalue is a normal "
+    "(the paper's Figure 1). First: magnitudes against rank from the largest, negative eigenvalues as rings; magnitudes below $10^{-14}$ "
+    "of the largest are left out. Second: in ascending order on a linear axis. Third: as a density, in which each eigenvalue is a normal "
     "curve with a width of a hundredth of the largest; the lowest bumps are single eigenvalues.",
     alt=f"Left, magnitudes of {m:,} eigenvalues against their rank on logarithmic axes, at the start and at the end of training; negative "
     f"ones are rings. Middle, all in ascending order: {100 * share(end):.0f} % of the curve at the end lie flat at zero. Right, their "
@@ -188,7 +188,7 @@ def draw_walks(ax, walk):
     values, curves = walk
     for value, curve, (name, key) in zip(values, curves, (("largest", "H"), ("rank 30", "start"), ("lowest", "R"))):
         color = figures.COLORS[key]
-        ax.plot(positions, curve, color=color, label=f"{name}, {value:.2g}")
+        ax.plot(positions, curve, color=color, label=f"{name}, {written(value, '.2g', tex=False)}")
         ax.plot(positions, value * positions**2 / 2, ":", color=color)
     ax.set_xticks([-1, 0, 1])
     ax.legend(loc="upper center")
@@ -242,8 +242,8 @@ number.set_ylim(top=20 * counts.max())  # room for the legend
 number.legend(loc="upper right")
 figures.figure(
     "fig_moments", growth, number,
-    caption=f"The spectrum along training. Left: the twenty largest eigenvalues, the first {classes} (one for each class) drawn stronger, and "
-    "the magnitude of the lowest. Right: how many eigenvalues of either sign reach four shares of the largest in magnitude.",
+    caption=f"The spectrum along training. First: the twenty largest eigenvalues, the first {classes} (one for each class) drawn stronger, and "
+    "the magnitude of the lowest. Second: how many eigenvalues of either sign reach four shares of the largest in magnitude.",
     alt="Left, the twenty largest eigenvalues and minus the lowest one against iterations, on logarithmic axes. Right, how many eigenvalues "
     "reach a tenth, a hundredth, a thousandth and a ten-thousandth of the largest.",
 )
@@ -489,9 +489,9 @@ def draw_distances(ax, runs):
     for kind, (name, key) in KINDS.items():
         curves = np.clip([middle(kind)(r) for r in runs.results], 1e-12, None)
         figures.band(ax, distances[0, :15], curves, figures.COLORS[key], name)
-    ax.axvline(np.median(distances[:, 15]), color=figures.INK, ls=":", lw=1)
-    ax.set_ylim(1e-9, 1e2)
-    ax.legend(loc="lower left")
+    ax.axvline(np.median(distances[:, 15]), 0, 0.7, color=figures.INK, ls=":", lw=1)
+    ax.set_ylim(1e-9, 1e5)
+    ax.legend(loc="upper left", ncol=2)
 
 
 KINDS = {"leading": ("leading eigenvectors", "H"), "random": ("whole space", "theory"), "bulk": ("bulk", "R"), "null": ("zeros", "start")}

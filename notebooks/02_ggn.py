@@ -123,18 +123,17 @@ norms = {name: block_norms(matrix) for name, matrix in matrices.items()}
 unit, panels = max(v.max() for v in norms.values()), []
 for name, v in norms.items():
     ax = figures.panel(f"${name}$", size=figures.THIRD)
-    shown = np.log10(np.maximum(v / unit, 1e-4))
-    ax.pcolormesh(shown, cmap="Blues", vmin=-4, vmax=0, edgecolors="none")
+    shown = 1 + np.log10(np.maximum(v / unit, 1e-4)) / 4
+    figures.tinted(ax, shown, [figures.COLORS["H"]] * 169, extent=(0, 13, 13, 0))
     ax.set(xticks=[3, 9, 12.5], yticks=[3, 9, 12.5], aspect="equal")
     ax.set_xticklabels(["into units", "out of units", "b"])
     ax.set_yticklabels(["into", "out", "b"])
-    ax.invert_yaxis()
-    ax.grid(False)
     panels.append(ax)
+active = int((norms["G"].diagonal()[:6] > 0).sum())
 figures.figure(
     "fig_blocks", *panels,
-    caption=f"$H = G + R$ in blocks, for 49 pixels, 6 hidden units and 10 classes after {last_moment:,} iterations: logarithm of each block's norm, from white "
-    "(a ten-thousandth of the largest or less) to dark. Groups: weights into each of the six units, out of each, and the last biases (b).",
+    caption=f"$H = G + R$ in blocks, for 49 pixels, 6 hidden units and 10 classes after {last_moment:,} iterations: logarithm of each block's norm, from no colour "
+    f"(a ten-thousandth of the largest or less) to full colour. Groups: weights into each of the six units ({active} of them active), out of each, and the last biases (b).",
     alt="Three maps of 13 by 13 blocks. H and G have entries in all blocks where units are active; R has them only where the weights into a unit meet the "
     "weights out of the same unit.",
 )  # fmt: skip
@@ -144,7 +143,7 @@ off = np.ones((13, 13), bool)
 off[np.arange(6), np.arange(6, 12)] = off[np.arange(6, 12), np.arange(6)] = False
 rest = np.linalg.norm(norms["R"][off]) / np.linalg.norm(norms["R"])
 say(
-    """$G$ couples the units with each other. $R$ consists of one block for each unit, where the weights into it meet the weights out of it: all other blocks
+    """$G$ couples the units with each other. $R$ consists of one block for each active unit, where the weights into it meet the weights out of it: all other blocks
     together have {rest} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
     the logits vanishes everywhere else. Each block of $R$ comes with its transpose and no block on the diagonal, and so the eigenvalues of $R$ come in pairs
     $\\pm\\lambda$ ([Chapter 4](04_size.ipynb) uses this).""",
@@ -289,8 +288,8 @@ ratios.plot(when, ratio_p, "s--", color=figures.COLORS["theory"], label="probabi
 ratios.legend()
 figures.figure(
     "fig_three", *drawn, ratios,
-    caption="Left and middle: magnitudes of the eigenvalues of $H$ and of its two terms (logits) against rank, negative ones as rings, at the start and at the end. "
-    "Right: the ratio of the terms along training in both readings; the random start is drawn at 1.",
+    caption="Magnitudes of the eigenvalues of $H$ and of its two terms (logits) against rank, negative ones as rings, at the start and at the end. "
+    "Third panel: the ratio of the terms along training in both readings; the random start is drawn at 1.",
     alt="Magnitudes of the eigenvalues of H, G and R against rank on logarithmic axes at the start and at the end of training, and the ratio of the norms of R "
     f"and G against iterations: from {ratio[0]:.2g} to {ratio[-1]:.2g} with the logits, from {ratio_p[0]:.2g} to {ratio_p[-1]:.2g} with the probability.",
 )  # fmt: skip

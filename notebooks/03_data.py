@@ -171,7 +171,7 @@ def draw(ax, groups):
 
 ours = {k: [r] for k, r in here.items()}
 sgd = {k: found for k in CLASSES if (found := block_runs(("SGD", "relu", 1), k))}
-titles = f"this run, {p.activation}, seed {p.seed}", f"stored, SGD, ReLU, seeds 0 to {p.seeds - 1}"
+titles = f"this run, {p.activation.replace('relu', 'ReLU')}, seed {p.seed}", f"stored, SGD, ReLU, seeds 0 to {p.seeds - 1}"
 figures.figure(
     "fig_gap", *figures.here_and_stored(draw, ours, sgd, *titles, **LEADING),
     caption="Leading eigenvalues for $k$ clusters (the paper's Figure 2). A mark at the foot stands after rank $k$.",
@@ -232,7 +232,7 @@ rows = [(b, k, row, rule) for b, k, row in table_1 for rule in RULES]
 counts = {(b, k, rule): counted(b, k, row, rule) for b, k, row, rule in rows}
 
 # %% tags=["hide-input"]
-name = lambda b: f"{b[0]} {b[1]} {b[2]:g}"
+name = lambda b: f"{b[0]} {b[1].replace('relu', 'ReLU')} {b[2]:g}"
 styles = {b: (0.82 * 1.14**i, c) for i, (b, c) in enumerate(zip(RECIPE, [figures.GREYS[0], *figures.SERIES]))}
 log = {"size": figures.THIRD, "xscale": "log", "yscale": "log"}
 drawn = {rule: figures.panel(f"{rule} rule", "clusters k", "outliers", **log) for rule in RULES}
@@ -421,8 +421,8 @@ figures.figure(
 entries = []
 for a, k, s in ((a, k, s) for a in ("relu", "tanh") for k in (2, 5, 10) for s in distances):
     part = separated.where(activation=a, classes=k, separation=s).results
-    entries.append([a, k, f"{s:g}", *(span([count_outliers(r["top"], rule) for r in part]) for rule in ("gap", "ratio", "elbow"))])
-figures.table(["activation", "$k$", "distance", "gap", "ratio", "elbow"], entries, fold="Median counts with range, by three rules")
+    entries.append([a.replace("relu", "ReLU"), k, f"{s:g}", *(span([count_outliers(r["top"], rule) for r in part]) for rule in ("gap", "ratio", "elbow"))])
+figures.table(["activation", "$k$", "distance", "gap", "ratio", "elbow"], entries, fold="Median counts with range, by the gap, the ratio and the elbow rule (farthest from the line between first and last)")
 
 # %% tags=["hide-input"]
 over = lambda offset, ks, at: Estimate(share(offset, "relu", k, s) for k in ks for s in at).mean
@@ -488,8 +488,8 @@ for ax in (left, right):
         ax.legend(loc="lower left")
 figures.figure(
     "fig_bulk", left, right,
-    caption="Complete spectra, stored runs of seed 1: magnitude against rank, negative eigenvalues as rings. Left, for $k$ clusters at a "
-    "distance of 32 standard deviations; right, for ten clusters at two distances.",
+    caption="Complete spectra, stored runs of seed 1: magnitude against rank, negative eigenvalues as rings: for $k$ clusters at a "
+    "distance of 32 standard deviations, and for ten clusters at two distances.",
     alt="Magnitudes of all eigenvalues against rank on logarithmic axes, left one curve for each number of clusters, right one for each "
     "of two distances; rings for negative eigenvalues.",
 )

@@ -346,7 +346,7 @@ for name, statistic in measures.items():
 drawn = [b for b in BATCHES if len(runs.where(batch=b, step_size=STEP).results)]
 figures.figure(
     "fig_levels", *panels,
-    caption="Stored runs at equal training loss, which falls from left to right: median and range over seeds.",
+    caption="Stored runs at equal training loss, which falls along the axis: median and range over seeds.",
     alt="Four panels against the training loss, from 0.1 to 0.001: largest eigenvalue, ratio of the ninth to the tenth, "
     f"Keskar's sharpness and test accuracy, a band for each batch ({', '.join(map(str, drawn))}).",
 )  # fmt: skip
@@ -540,9 +540,9 @@ say(
 )  # fmt: skip
 
 # %% [markdown]
-# ### Batch and step of your own
+# ## Batch and step of your own
 #
-# The same experiment on a network of 505 parameters: 200 digits, 400 iterations, and the exact spectrum at the end. In Jupyter it
+# The experiment of the first section on a network of 505 parameters: 200 digits, 400 iterations, and the exact spectrum at the end. In Jupyter it
 # is trained anew when a slider is released, which takes a second or two.
 
 
@@ -576,7 +576,7 @@ def batch_moved(batch, step_size, seed=p.seed):
     ax.legend()
     head += f"loss {loss:.3f}{'' if learnt(loss, 10) else ' (not learnt)'}, test accuracy {100 * right:.1f} %; "
     head += f"the largest eigenvalue is {top[0]:.3g}, "
-    return f"{head}and 2 over the step {bound:.3g}.", ax
+    return f"{head}and 2 over the step is {bound:.3g}.", ax
 
 
 # %% tags=["hide-input"]

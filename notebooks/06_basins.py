@@ -17,10 +17,10 @@
 # > better test accuracy, as if it had left for another basin. Yet the straight line between the two ends has no barrier, so both lie in one basin. The jump is noise in the
 # > directions of the large eigenvalues. ([Sagun et al. 2017](../book/references.md), Section 4.1, Figures 8 and 9)
 #
-# The paper trains a bare AlexNet (no momentum, no dropout, no normalisation) on all of CIFAR-10: Part I with batches of 1,000, Part II with batches of 32, at the same constant
-# step. One run of that takes hours, and what was run is kept with this book. It has an arm that the paper lacks: a **control**, which goes on from the end of Part I with batches
-# of 1,000. Without it nobody can tell the switch from mere time. The page itself runs the same at small size, on **MNIST digits instead of CIFAR-10**, with a narrower network of
-# the same form. $t$ is the position on the line $(1-t)\,w_\mathrm{I} + t\,w_\mathrm{II}$ between two ends ([notation](../book/notation.md)).
+# The paper trains a bare AlexNet (no momentum, no dropout, no normalisation) on all of CIFAR-10: Part I with batches of 1,000, Part II with batches of 32, at the same constant step. One run of that takes
+# hours, and what was run is kept with this book. It has an arm that the paper lacks: a **control**, which goes on from the end of Part I with batches of 1,000. Without it nobody can tell the switch from
+# mere time. The page itself runs the same at small size, on **MNIST digits instead of CIFAR-10**, with a narrower network of the same form. $t$ is the position on the line
+# $(1-t)\,w_\mathrm{I} + t\,w_\mathrm{II}$ between two ends ([notation](../book/notation.md)).
 
 # %% tags=["parameters", "hide-input"]
 scale: str = "quick"  # smoke, quick or paper
@@ -38,7 +38,7 @@ seed: int = 0  # of the digits, the random start and the order of the batches
 # fmt: off
 # isort: off
 from hesslib.book.parameters import ParameterError, choice, integer, real, resolve
-from hesslib.book.text import Estimate, check, foot, learnt, say, this_run
+from hesslib.book.text import Estimate, check, foot, learnt, say, this_run, written
 
 p = resolve(
     globals(),
@@ -71,16 +71,16 @@ from hesslib.book.paths import ROOT
 from hesslib.book.store import Store
 from hesslib.experiments import basins
 from hesslib.experiments.basins import images, on_line, risk_over, stage, tail
-from hesslib.experiments.landscape import barrier, loss_and_accuracy, on_plane, pass_between
+from hesslib.experiments.landscape import loss_and_accuracy, on_plane, pass_between, rise_factor
 from hesslib.experiments.models import alexnet
 from torch.nn.utils import parameters_to_vector
 
 # %% [markdown]
 # ## Part I, the switch, and a control
 #
-# Each stage takes the same number of steps. The small batches and the control start at the end of Part I and see the examples in the same random order. Losses are over the first
-# 5,000 training images and all test images. On CIFAR-10 a third arm has batches of 32 and a step so small that step over batch size is that of Part I: if the jump is noise, it
-# should be smaller there.
+# Each stage takes the same number of steps. The small batches and the control start at the end of Part I and see the examples in the same random order. Losses are over the first 5,000 training images
+# and all test images, recorded every 100 steps on CIFAR-10 and every 50 on this page; each time is one *record*. On CIFAR-10 a third arm has batches of 32 and a step so small that step over batch size is
+# that of Part I: if the jump is noise, it should be smaller there. Four seeds are planned; what is said of CIFAR-10 is of those that are stored, and their number stands with it.
 
 # %%
 def three_stages(step, large, small, **setting):
@@ -131,9 +131,9 @@ arms = [
     for one in part_one for step, batch in arms_at(one["step"]).values()
 ]
 # one seed to its end, then the next: an arm computes the Part I it starts from
-do = p.scale == "paper"
-arm_runs = Store().sweep("basins_arms", arm, arms, run=do)
-large_runs = Store().sweep("basins_large", large_batches, part_one, run=do)
+run = p.scale == "paper"
+arm_runs = Store().sweep("basins_arms", arm, arms, run=run)
+large_runs = Store().sweep("basins_large", large_batches, part_one, run=run)
 
 # %%
 def stages_of(**one):
@@ -149,7 +149,7 @@ whole = [found for found in stored if {"small", "control"} <= set(found)]
 # %%
 setting = {"dataset": p.dataset, "width": p.width, "iterations": p.iterations}
 setting |= {"every": p.every, "precision": p.precision, "seed": p.seed}
-here = do and stages_of(step=p.step_size, **setting)  # of the runs above, if among them
+here = run and stages_of(step=p.step_size, **setting)  # of the runs above, if among them
 here = here or three_stages(p.step_size, p.large_batch, p.small_batch, **setting)
 if max(r["diverged"] for r in here.values()) >= 0:
     raise ParameterError(f"step_size = {p.step_size}: training diverged; give less")
@@ -201,27 +201,25 @@ form = {"loss": ".2g", "test": ".2f", "scatter": ".2f"}
 rows = [[NAMES[k], *(f"{over(f'{k}_{what}'):{spec}}" for what, spec in form.items())] for k in NAMES if over(f"{k}_loss")]
 figures.table(["CIFAR-10, last 50 records", "training loss", "test accuracy, %", "its deviation between records"], rows or [["not run", "", "", ""]])
 say(
-    """**Reading.** On CIFAR-10 ({count} stored {runs} with both arms) the training loss rises to {highest:.2f} within the first 20 records after the switch, {jump:.0f} times its mean
-    over the last records of Part I. The control rises to {calm:.2g} times that mean, so {word}.
+    """**Reading.** On CIFAR-10 ({count} of 4 planned seeds stored with both arms) the last records of Part I have a mean training loss of {before:.2g}. The first record after the switch, 100 steps later, is {highest:.2f}, and in between
+    the loss is higher still, as the next section shows. The highest of 20 records of the control is {calm:.2g} times the mean of Part I, so {word}.
 
-    Over the last 50 records the test accuracy of the small batches less that of the control is {gain:.2f} points, and less that of Part I {since:.2f}. The paper has about one point.
-    The training loss of the small arm ends at {level:.2g} times that of Part I and the control at {time:.2g} times.""",
-    count=count or None, runs="run" if count == 1 else "runs", highest=over("small_highest"), jump=over("small_jump"), calm=over("control_jump"),
-    word="time alone makes no jump" if over("control_jump").mean < 2 else "time alone makes a jump too", gain=over("gain"), since=over("since"),
-    level=over("level"), time=Estimate([one["control_loss"] / one["large_loss"] for one in numbers], of="basins_arms"),
+    Over the last 50 records the test accuracy of the small batches is {gain:+.2f} points from that of the control, and {since:+.2f} points from that of Part I, where records of the small batches scatter by {scatter:.2f}. The paper has
+    about one point more than the end of Part I. The training loss of the small arm ends at {level:.2g} times that of Part I and the control at {time:.2g} times.""",
+    count=count or None, before=over("large_loss"), highest=Estimate([r["small"]["train_loss"][1] for r in whole], of="basins_arms"), calm=over("control_jump"),
+    word="time alone makes no jump" if over("control_jump").mean < 2 else "time alone makes a jump too", gain=over("gain"), since=over("since"), scatter=over("small_scatter"), level=over("level"), time=Estimate([one["control_loss"] / one["large_loss"] for one in numbers], of="basins_arms"),
 )
 say(
-    """On this run Part I {fitted}: its last records have a mean loss of {large_loss:.3g}. After the switch the loss reaches {small_highest:.3g}. The small batches end at {small_loss:.3g}
-    and the control at {control_loss:.3g}; their test accuracies are {small_test:.1f} % and {control_test:.1f} %, after {large_test:.1f} % in Part I.""",
+    """On this run Part I {fitted}: its last records have a mean loss of {large_loss:.3g}. Of the 20 records after the switch the highest is {small_highest:.3g}. The small batches end at {small_loss:.3g} and the control at
+    {control_loss:.3g}; their test accuracies are {small_test:.1f} % and {control_test:.1f} %, after {large_test:.1f} % in Part I.""",
     fitted="has learnt" if learnt(mine["large_loss"], 10) else "has not learnt", **{k: mine[k] for k in ("large_loss", "small_highest", "small_loss", "control_loss", "small_test", "control_test", "large_test")},
 )
 
 # %% [markdown]
 # ## Where the jump goes
 #
-# The paper's explanation is that the point fluctuates along the leading eigenvectors. To test it, `first_steps` follows the displacement $d$ from the switch. It compares the rise
-# of the loss with $g \cdot d_\parallel + \frac12 d_\parallel \cdot H d_\parallel$, where $d_\parallel$ is the part of $d$ in the leading eigenvectors at the switch, and with the
-# rise at $d - d_\parallel$ alone.
+# The paper's explanation is that the point fluctuates along the leading eigenvectors. To test it, `first_steps` follows the displacement $d$ from the switch. It compares the rise of the loss with
+# $g \cdot d_\parallel + \frac12 d_\parallel \cdot H d_\parallel$, where $d_\parallel$ is the part of $d$ in the leading eigenvectors at the switch, and with the rise at $d - d_\parallel$ alone.
 
 # %%
 def early(**setting):
@@ -236,7 +234,7 @@ def early(**setting):
 followed = {"steps": 200, "leading": 50, "examples": 5000}
 followed["arms"] = [list(one) for one in arms_at(0.01).values()]
 grid = [{**one, **followed} for one in part_one[:4]]
-early_runs = Store().sweep("basins_early", early, grid, run=do)
+early_runs = Store().sweep("basins_early", early, grid, run=run)
 same = {"dataset": p.dataset, "width": p.width, "seed": p.seed}
 steps, leading = (3, 2) if p.scale == "smoke" else (20, 10)
 moved = basins.first_steps(
@@ -259,6 +257,7 @@ def draw_rises(ax, runs):
             label = f"_{label}" if i else label
             ax.plot(found["iterations"], row, ls, color=color, label=label)
     ax.set_yscale("symlog", linthresh=0.01)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=7)
 
 # %% tags=["hide-input"]
@@ -266,6 +265,7 @@ def draw_lengths(ax, runs):
     for i, (found, part) in enumerate((found, part) for part in ("along", "across") for found in runs):
         color = figures.SERIES[0 if part == "along" else 2]
         ax.plot(found["iterations"], found[part][0], color=color, label=f"_{i}" if found is not runs[0] else part)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
 
 figures.figure(
@@ -276,32 +276,40 @@ figures.figure(
 )
 
 # %%
-def parts_of(found, last=200):
+def parts_of(found, first=1, last=200):
     """Medians over steps: quadratic form and rest over rise; leading share, in %."""
     names = (*PARTS, "along", "across")
-    rise, quadratic, rest, along, across = (found[k][0][1 : last + 1] for k in names)
+    rise, quadratic, rest, along, across = (found[k][0][first : last + 1] for k in names)
     share = 100 / (1 + (across / along) ** 2)
     return [np.median(v) for v in (quadratic / rise, rest / rise, share)]
 
+def peak_of(found):
+    """The step at which the loss is highest, that loss, and the parts there."""
+    at = int(np.argmax(found["rise"][0]))
+    return [at, found["loss"] + found["rise"][0][at], *parts_of(found, at, at)]
+
 # %% tags=["hide-input"]
-over_runs = lambda last: (Estimate(v, of="basins_early") for v in np.array([parts_of(r, last) for r in early_runs.results]).reshape(-1, 3).T)
-(soon, rest_soon, _), (quadratic, rest, inside) = over_runs(10), over_runs(200)
+on_early = lambda of: (Estimate(v, of="basins_early") for v in np.array([of(r) for r in early_runs.results]).T) if early_runs else [Estimate(of="basins_early")] * 5
+(at, peak, top, rest_top, _), (soon, rest_soon, *_), (quadratic, rest, inside, *_) = map(on_early, (peak_of, partial(parts_of, last=10), parts_of))
 say(
-    """**Reading.** On CIFAR-10, over the first ten steps, the quadratic form in the 50 leading eigenvectors gives {soon:.2g} times the rise of the loss, and the displacement without its leading part
-    {rest_soon:.2g} of it (medians). Over 200 steps they give {quadratic:.2g} and {rest:.2g} times the rise, so the second order at the switch {word}. The leading part holds {inside:.1f} % of the squared length of the displacement.""",
-    soon=soon, rest_soon=rest_soon, quadratic=quadratic, rest=rest, inside=inside, word="describes it" if 0.5 <= quadratic.mean <= 2 else "does not describe it for long",
+    """**Reading.** On CIFAR-10 the loss is {before:.2g} at the switch and highest at step {at:.0f}, with {peak:.0f}. There the quadratic form in the 50 leading eigenvectors gives {top:.2g} times the rise, and the displacement without its
+    leading part {rest_top:.2g} of it. Over the first ten steps, most of them before the jump, it is {soon:.2g} and {rest_soon:.2g} (medians).
+
+    Over 200 steps they are {quadratic:.2g} and {rest:.2g}: most of these steps come after the jump, where the network has lost much of what it had learnt (the mean loss over the second hundred steps is {after:.2g}, that of a guess
+    2.3). The leading part then holds {inside:.1f} % of the squared length of the displacement, and the Hessian at the switch {word}.""",
+    before=Estimate([r["loss"] for r in early_runs.results], of="basins_early"), at=at, peak=peak, top=top, rest_top=rest_top, soon=soon, rest_soon=rest_soon, quadratic=quadratic, rest=rest,
+    after=Estimate([r["loss"] + r["rise"][0][101:].mean() for r in early_runs.results], of="basins_early"), inside=inside, word="still describes the loss" if 0.5 <= quadratic.mean <= 2 else "no longer describes the loss",
 )
 say(
-    """On this run the quadratic form in the {leading} leading eigenvectors gives {share:.2g} times the rise (median over {steps} steps), and without its leading part {rest:.2g}.""",
+    """On this run the quadratic form in the {leading} leading eigenvectors gives {share:.2g} times the rise (median over {steps} steps); the displacement without its leading part gives {rest:.2g} times the rise.""",
     leading=leading, share=parts_of(moved)[0], rest=parts_of(moved)[1], steps=steps,
 )
 
 # %% [markdown]
 # ## The straight line
 #
-# We evaluate training and test images on the line from one length before the end of Part I ($t=-1$) to one length beyond the end of the small arm ($t=2$). The
-# *barrier* is how far the training loss rises between the ends above the higher of the two. A single iterate of a noisy process says little, so the same is done
-# between the means of the weights over the last fifth of the records.
+# We evaluate training and test images on the line from one length before the end of Part I ($t=-1$) to one length beyond the end of the small arm ($t=2$). We give the highest training loss between the
+# ends divided by that of the higher end; 1 means that there is no barrier. A single iterate says little, so the same is done between the means of the weights over the last 50 records (here the last fifth).
 
 # %%
 def end_of(name, what, **setting):
@@ -325,7 +333,7 @@ line_grid = [
     {**one, "start": a, "end": b, "what": w}
     for one in part_one[:4] for a, b in pairs for w in ("weights", "weights_mean")
 ]
-line_runs = Store().sweep("basins_arms_line", stored_line, line_grid, run=do)
+line_runs = Store().sweep("basins_arms_line", stored_line, line_grid, run=run)
 positions = np.linspace(-1, 2, 7 if p.scale == "smoke" else 31).round(2).tolist()
 lines_here = {
     w: on_line(here["large"][w], here["small"][w], positions, **same)
@@ -353,30 +361,24 @@ figures.figure(
     alt="Two panels, left this run, right the stored runs on CIFAR-10: the training loss on a logarithmic axis against position on the line, for single ends and for means of weights.",
 )
 
-# %%
-def height(r, key="train_loss"):
-    """The highest loss between the ends over that of the higher end."""
-    ends = r[key][np.isin(r["positions"], (0, 1))]
-    return 1 + barrier(r["positions"], r[key]) / max(ends)
-
 # %% tags=["hide-input"]
+height = lambda r, key="train_loss": rise_factor(r["positions"], r[key])
 single, averaged = (Estimate(map(height, r), of="basins_arms_line") for r in lines_stored.values())
-mean_at = lambda key, t, factor=1: Estimate([factor * r[key][r["positions"] == t][0] for r in lines_stored["weights_mean"]], of="basins_arms_line")
+end_at = lambda t, what="weights_mean", key="train_loss", factor=1: Estimate([factor * r[key][r["positions"] == t][0] for r in lines_stored[what]], of="basins_arms_line")
 say(
-    """**Reading.** On CIFAR-10 the highest training loss between the last weights is {single:.3g} times that of the higher end, and between the means of weights {averaged:.3g} times
-    (1 is no barrier). At the means the training loss is {loss_1:.2g} for Part I and {loss_2:.2g} for the small batches, the test accuracy {test_1:.1f} % and {test_2:.1f} %.""",
-    single=single, averaged=averaged, loss_1=mean_at("train_loss", 0), loss_2=mean_at("train_loss", 1), test_1=mean_at("test_accuracy", 0, 100), test_2=mean_at("test_accuracy", 1, 100),
+    """**Reading.** On CIFAR-10 ({count} stored {lines}) the highest training loss between the last weights is {single:.3g} times that of the higher end, and between the means of weights {averaged:.3g} times. {word}
+    The ends do not lie equally high: between the last weights the loss goes from {loss_0:.2g} to {loss_1:.2g}, between the means from {mean_0:.2g} to {mean_1:.2g}. A line that rises or falls all the way has no barrier by definition, so
+    this says less than two ends of one height would. At the means the test accuracy is {test_0:.1f} % for Part I and {test_1:.1f} % for the small batches.""",
+    word="No ridge parts the ends." if max(single.high, averaged.high) <= 1.25 else "A ridge parts them in some runs.", count=len(single) or None, lines="line" if len(single) == 1 else "lines", single=single, averaged=averaged, loss_0=end_at(0, "weights"), loss_1=end_at(1, "weights"),
+    mean_0=end_at(0), mean_1=end_at(1), test_0=end_at(0, key="test_accuracy", factor=100), test_1=end_at(1, key="test_accuracy", factor=100),
 )
-say(
-    """On this run the highest loss between the last weights is {single:.3g} times that of the higher end, and between the means {averaged:.3g} times.""",
-    single=height(line_here), averaged=height(lines_here["weights_mean"]),
-)
+mine_at = {"single": height(line_here), "averaged": height(lines_here["weights_mean"])}
+say("""On this run the highest loss between the last weights is {single:.3g} times that of the higher end, and between the means {averaged:.3g} times.""", **mine_at)
 
 # %% [markdown]
 # ### The plane through both parts
 #
-# The line is one way among many. The random start and the two ends span a plane, on which a way around a barrier may exist. The loss is that of 300 training images of this page's
-# run.
+# The line is one way among many. The random start and the two ends span a plane, on which a way around a barrier may exist. The loss is that of 300 training images of this run.
 
 # %%
 data, model = images(p.dataset, p.seed), alexnet(p.width, seed=p.seed)
@@ -396,7 +398,8 @@ ax = figures.panel("", "distance towards the end of Part I", "distance across")
 figures.contours(ax, *(plane[k] for k in ("x", "y", "values")))
 for (a, b), name in zip(plane["points"], ("start", "end of Part I", "end of small batches")):
     ax.plot([a], [b], "o", ms=6, color=figures.COLORS["theory"], label=name)
-    ax.annotate(name, (a, b), (5, 6), textcoords="offset points", fontsize=9)
+    side_of = {"xytext": (-6, 7), "ha": "right"} if a > plane["x"].mean() else {"xytext": (6, 7)}
+    ax.annotate(name, (a, b), **side_of, textcoords="offset points", fontsize=9, bbox={"fc": "white", "ec": "none", "alpha": 0.85, "pad": 1})
 ax.set_aspect("equal")
 at = [float(plane["values"][np.argmin(abs(plane["y"] - b)), np.argmin(abs(plane["x"] - a))]) for a, b in plane["points"]]
 figures.figure(
@@ -406,18 +409,16 @@ figures.figure(
 )
 higher = max(at[1:])
 say(
-    """**Reading.** On this plane one gets from the one end to the other without a loss above
-    {over:.3g}, where the higher end has {higher:.3g}. {word}.""",
-    over=over_pass, higher=higher,
-    word=f"Seen on this plane, {'both ends lie in one valley' if over_pass <= 1.25 * higher else 'a ridge parts the ends'}" if learnt(higher, 10) else
-    "At least one end has not learnt, so this says nothing about basins",
+    """**Reading.** Over the {side} by {side} points of this plane one gets from the one end to the other without a loss above {over:.3g}, where the higher end has {higher:.3g}. {word}.""",
+    over=over_pass, higher=higher, side=side,
+    word=f"Seen on this plane, {'both ends lie in one valley' if over_pass <= 1.25 * higher else 'a ridge parts the ends'}" if learnt(higher, 10) else "At least one end has not learnt, so this says nothing about basins",
 )
 
 # %% [markdown]
 # ### Over seeds and steps
 #
-# The stored runs on digits (batches of 500 and 20, 1,200 steps a stage) have five seeds at each of three steps, and the control. A line that falls all the way has no barrier by
-# definition, so the claims are judged at the step at which Part I fits the digits (a loss of at most a hundredth of that of a guess, 0.023).
+# The stored runs on digits (batches of 500 and 20, 1,200 steps a stage; longer than the run of this page, which is none of them) have five seeds at each of three steps, and the control. A line that
+# falls all the way has no barrier by definition, so the claims are judged at the step at which Part I fits the digits (a loss of at most a hundredth of that of a guess, 0.023).
 
 # %%
 def weighed(**setting):
@@ -439,7 +440,7 @@ digits = {"dataset": "digits", "width": 8, "large": 500, "small": 20}
 digits |= {"iterations": 1200, "every": 25, "precision": "float32"}
 steps_run = (0.02, 0.03, 0.05)
 several = [{**digits, "step": s, "seed": i} for s in steps_run for i in range(5)]
-seeds_run = Store().sweep("basins_digits", weighed, several, run=do, jobs=2)
+seeds_run = Store().sweep("basins_digits", weighed, several, run=run, jobs=2)
 
 def over_seeds(step, of):
     """A quantity of the stored runs at a step, one number a seed."""
@@ -447,34 +448,31 @@ def over_seeds(step, of):
 
 # %% tags=["hide-input"]
 shown = {"end of Part I": lambda r: r["loss_large"], "highest after": lambda r: r["highest_small"], "end of small batches": lambda r: r["loss_small"],
-         "end of control": lambda r: r["loss_control"], "barrier, times the higher end": lambda r: height(r, "line_weights"), "between means": lambda r: height(r, "line_weights_mean")}
+         "end of control": lambda r: r["loss_control"], "highest between ends, times the higher end": lambda r: height(r, "line_weights"), "between means": lambda r: height(r, "line_weights_mean")}
 gained = lambda r: 100 * (r["test_small"] - r["test_control"])
-rows = [
-    [step, *(f"{e.low:.3g} to {e.high:.3g}" for e in (over_seeds(step, of) for of in shown.values())), f"{over_seeds(step, gained):.1f}"]
-    for step in steps_run if seeds_run.where(step=step)
-]
+span = lambda e: f"{e.low:.3g} to {e.high:.3g}"
+rows = [[step, *(span(over_seeds(step, of)) for of in shown.values()), written(over_seeds(step, gained), ".1f")] for step in steps_run if seeds_run.where(step=step)]
 figures.table(["step", *shown, "test accuracy against the control, points"], rows or [["not run", *[""] * (len(shown) + 1)]])
 
 # %% tags=["hide-input"]
 fits = [s for s in steps_run if over_seeds(s, shown["end of Part I"]).high <= 0.023]
 at_step = max(fits, default=0.05)
-walls, gains = over_seeds(at_step, shown["barrier, times the higher end"]), over_seeds(at_step, gained)
+walls, gains = over_seeds(at_step, shown["highest between ends, times the higher end"]), over_seeds(at_step, gained)
 say(
-    """**Reading.** At a step of {step:g}, {fitted}, {above} of {seeds} stored runs have a barrier of more than 1.25 times the loss of the higher end; over seeds it is {low:.3g} to
-    {high:.3g} times. The test accuracy of the small batches less that of the control is {gain:.1f} points.
+    """**Reading.** At a step of {step:g}, {fitted}, the highest loss between the ends is more than 1.25 times that of the higher end in {above} of {seeds} stored runs; over seeds it is {low:.3g} to {high:.3g} times. The test accuracy of
+    the small batches less that of the control is {gain:.1f} points.
 
-    So the paper's conclusion, one basin, {carries} to digits. The two data sets differ in size, network width, number of steps and noise; these runs do not tell which of these
-    decides.""",
-    step=at_step, fitted=f"where Part I has {'' if fits else 'not '}fitted the digits in every run",
-    seeds=len(walls) or None, above=int((walls.values > 1.25).sum()), low=walls.low, high=walls.high, gain=gains,
+    So the paper's conclusion, one basin, {carries} to digits. The two differ in data, network width, batch sizes, step and number of steps; these runs do not tell which of these decides.""",
+    step=at_step, fitted=f"where Part I has {'' if fits else 'not '}fitted the digits in every run", seeds=len(walls) or None, above=int((walls.values > 1.25).sum()), low=walls.low, high=walls.high, gain=gains,
     carries=walls and ("does not carry over" if (walls.values > 1.25).sum() > len(walls) / 2 else "carries over"),
 )
 
 # %% [markdown]
 # ## Curvature at the ends
 #
-# At the means of the weights of each stage: the 20 largest eigenvalues of the Hessian over the first 5,000 training images by Lanczos iteration, its trace and its negative part by
-# Lanczos quadrature of the rest, and the noise of 100 random batches of 32, which is their gradient minus that of all.
+# At the means of the weights of each stage we compute, over the first 5,000 training images, the 20 largest eigenvalues of the Hessian by Lanczos iteration, and the sum of all (trace) and of the negative
+# ones by Lanczos quadrature of the rest, with three random vectors; the error is the standard error over these. Gradient noise is the gradient of a random batch of 32 minus the full one, for 100 batches.
+# Ten classes would give 9 outliers, since softmax ignores a number added to all outputs.
 
 # %%
 def end_curvature(name, **setting):
@@ -489,7 +487,7 @@ def end_curvature(name, **setting):
 how = {"examples": 5000, "leading": 20, "probes": 3, "steps": 20, "picks": 100}
 stages = ("large", "small", "control")
 grid = [{**one, "name": name, **how} for one in part_one[:4] for name in stages]
-near_runs = Store().sweep("basins_arms_curvature", end_curvature, grid, run=do)
+near_runs = Store().sweep("basins_arms_curvature", end_curvature, grid, run=run)
 
 # %% tags=["hide-input"]
 ax = figures.panel("CIFAR-10, stored", "rank from the largest", "eigenvalue of $H$", yscale="log")
@@ -498,6 +496,7 @@ for i, (q, r) in enumerate(zip(near_runs.parameters, near_runs.results)):
     ax.plot(np.arange(1, 21), r["eigenvalues"], ".-", color=COLOR[q["name"]], lw=0.8, label=label)
 if near_runs:
     ax.legend()
+    ax.set_xticks([1, 5, 10, 15, 20])
     figures.figure(
         "fig_local", ax, caption=f"The 20 largest eigenvalues of the Hessian over 5,000 training images, at the means of weights on CIFAR-10: {', '.join(NAMES[k] for k in stages if near_runs.where(name=k))}.",
         alt=f"The 20 largest eigenvalues on a logarithmic axis against rank, one curve for each stored end on CIFAR-10; {len(near_runs)} in all.",
@@ -513,18 +512,19 @@ def noise_of(r):
 at_end = {name: near_runs.where(name=name).results for name in stages}
 est = lambda name, of: Estimate(map(of, at_end[name]), of="basins_arms_curvature")
 columns = {
-    "largest": (lambda r: r["eigenvalues"].max(), ".3g"), "trace": (lambda r: r["trace"], ",.0f"),
-    "its error": (lambda r: r["trace_error"], ".0f"), "outliers (ratio rule)": (lambda r: count_outliers(r["eigenvalues"], "ratio"), ".0f"),
-    "negative part, % of all magnitudes": (lambda r: -100 * r["negative"] / r["absolute"], ".1f"),
-    "noise in ten leading, %": (lambda r: noise_of(r)[0], ".0f"), "ten eigenvalues, % of trace": (lambda r: noise_of(r)[1], ".0f"),
+    "largest": (lambda r: r["eigenvalues"].max(), ".3g"), "trace": (lambda r: r["trace"], ",.0f"), "error of the trace": (lambda r: r["trace_error"], ".0f"),
+    "outliers (ratio rule)": (lambda r: count_outliers(r["eigenvalues"], "ratio"), ".0f"),
+    "negative eigenvalues, % of the sum of magnitudes": (lambda r: -100 * r["negative"] / r["absolute"], ".1f"),
+    "noise in the ten leading eigenvectors, %": (lambda r: noise_of(r)[0], ".0f"), "ten leading eigenvalues, % of trace": (lambda r: noise_of(r)[1], ".0f"),
 }
 rows = [[NAMES[name], *(f"{est(name, of):{form}}" for of, form in columns.values())] for name in at_end if at_end[name]]
+words = {"small": "After the small batches", "control": "After the control"}
 figures.table(["CIFAR-10, means of weights", *columns], rows or [["not run", *[""] * len(columns)]])
 say(
-    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I, {small:.3g} with small batches and {control:.3g} in the control.
+    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I.{others}
 
     If the noise had the shape of the Hessian, its share in the ten leading eigenvectors would be that of the ten eigenvalues in the trace: at the end of Part I it is {share:.0f} %, against {null:.0f} %.""",
-    **{name: est(name, columns["largest"][0]) for name in at_end}, share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
+    large=est("large", columns["largest"][0]), others="".join(f" {word} it is {est(name, columns['largest'][0]):.3g}." for name, word in words.items() if at_end[name]), share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
 )
 
 # %% [markdown]
@@ -548,7 +548,7 @@ def end_spectrum(name, examples, **setting):
 
 # %%
 both_ends = [{**part_one[0], "name": name, "examples": 1000} for name in stages[:2]]
-spectra = Store().sweep("basins_spectra", end_spectrum, both_ends, run=do)
+spectra = Store().sweep("basins_spectra", end_spectrum, both_ends, run=run)
 counts = [count_outliers(r["eigenvalues"], "ratio") for r in spectra.results]
 beyond = lambda v: (v > 1e-12 * v[-1]).sum()
 zeros = [int(r["parameters"] - beyond(r["eigenvalues"])) for r in spectra.results]
@@ -566,8 +566,8 @@ if spectra:
 sizes = [int(r["parameters"]) for r in spectra.results]
 one_of = lambda values, i: values[i] if len(spectra) == 2 else Estimate(of="basins_spectra")
 say(
-    """**Reading.** By the ratio rule {outliers_1} eigenvalues of $G$ are outliers at the end of Part I and {outliers_2} at the end of the small arm, where ten classes would give 9.
-    Of {M:,} eigenvalues {zeros_1:,} and {zeros_2:,} are zero (below $10^{-12}$ of the largest); the rank alone makes {least:,} of them zero.""",
+    """**Reading.** By the ratio rule {outliers_1} eigenvalues of $G$ are outliers at the end of Part I and {outliers_2} at the end of the small arm, where ten classes would give 9. Of {M:,} eigenvalues {zeros_1:,} and {zeros_2:,} are
+    zero (below $10^{-12}$ of the largest); the rank alone makes {least:,} of them zero.""",
     outliers_1=one_of(counts, 0), outliers_2=one_of(counts, 1), zeros_1=one_of(zeros, 0), zeros_2=one_of(zeros, 1), M=one_of(sizes, 0), least=one_of([m - 9000 for m in sizes], 0),
 )
 
@@ -623,7 +623,7 @@ if errors:
 # %% [markdown]
 # ## Limits
 #
-# * All stages of a run on CIFAR-10 take about three hours of one core that multiplies in bfloat16, and what is measured at their ends one more. Four seeds at this step and one each at 0.005 and 0.025 are registered; the foot of the page says which were run.
+# * All stages of a run on CIFAR-10 take about three hours of one core that multiplies in bfloat16, and what is measured at their ends one more. Four seeds at this step and one each at 0.005 and 0.025 are registered; the foot of the page says how many were run.
 # * The paper names neither its step nor its variant of AlexNet. We take the common one for 32 x 32 images (2,472,266 parameters) and a step of 0.01. No augmentation; each colour channel is standardised.
 # * Training on CIFAR-10 multiplies in bfloat16 and sums in float32; losses, lines and leading eigenvalues are in float32, the complete spectra of $G$ (over 1,000 images) in float64. The stored ends are rounded to half precision, and the arms start from the rounded end.
 # * Runs in float32 are chaotic: after thousands of steps another processor gives other numbers for the same seed. Single runs, that of this page included, may differ from the stored ones; shares over seeds can be compared.
@@ -642,9 +642,4 @@ if errors:
 
 # %% tags=["hide-input"]
 verdicts("06_basins")
-
-# %% [markdown]
-# ## Provenance
-
-# %% tags=["hide-input"]
 foot(p, large_runs, arm_runs, early_runs, line_runs, near_runs, spectra, seeds_run)

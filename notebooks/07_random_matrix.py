@@ -183,7 +183,7 @@ figures.figure(
     "fig_largest",
     raw,
     scaled,
-    caption=f"The largest eigenvalue without a spike, {20 * p.draws:,} samples of each size, $\\alpha = 1$. Left, the dotted line is the end of the bulk, 4. Right, the same "
+    caption=f"The largest eigenvalue without a spike, {20 * p.draws:,} samples of each size, $\\alpha = 1$. First, the dotted line is the end of the bulk, 4. Second, the same "
     "samples from the centre and in units of the width of the edge, with the Tracy-Widom density.",
     alt="Two histograms of the largest eigenvalue: at the larger size it is narrower and nearer to 4. In units of the "
     "edge both lie on each other and follow one skew density.",
@@ -347,7 +347,7 @@ explore(
     name="fig_explore_spike",
     alt="Left, histogram of the eigenvalues of one sample with the Marchenko-Pastur density and the predicted place of the "
     "largest; right, its largest eigenvalue against the spike, with theory.",
-    caption="One sample with one spike. Left, the dot on the axis is its largest eigenvalue, the dotted line its place by theory; right, the dotted line is the chosen spike.",
+    caption="One sample with one spike. First, the dot on the axis is its largest eigenvalue, the dotted line its place by theory; second, the dotted line is the chosen spike.",
     start={"alpha": 1.0, "ell": 3.0, "N": frames["N"][1]},
     live={
         "alpha": [0.1, 0.25, 0.5, 1.0, 2.0, 4.0],
@@ -370,7 +370,7 @@ SIZES, DISTANCES = [100, 400, 1600, 6400], [0.0, 0.5, 0.8, 1.0, 1.5, 2.0, 4.0]
 RATIOS = (0.5, 1.0, 2.0)
 many = {"sizes": SIZES, "distances": DISTANCES, "draws": 50}
 grid = [
-    {"ratio": a, **many, "seed": s} for a in RATIOS for s in range(min(3, p.seeds))
+    {"ratio": a, **many, "seed": s} for a in RATIOS for s in range(min(4, p.seeds))
 ]
 stored = Store().sweep("spikes", spiked_draws, grid, run=p.scale == "paper")
 
@@ -407,8 +407,8 @@ def cell(size, t):
 
 # %% tags=["hide-input"]
 full = all(len(stored.where(ratio=a)) > 0 for a in RATIOS)
-head = ["(ℓ − 1) / √α", "N", "law", "mean, less the law's", "deviation, over it"]
-head += ["above its 99 % point", "distance (limit: 1)"]
+head = [r"$(\ell-1)/\sqrt\alpha$", "N", "law", "mean, less the law's"]
+head += ["deviation / the law's", "above the law's 99 %", "distance (limit: 1)"]
 if full:
     shown = [(t, i) for t in DISTANCES for i in (0, -1)]
     figures.table(head, [[f"{t:g}", *cell(i, t)] for t, i in shown])
@@ -429,7 +429,7 @@ if full:
         j = DISTANCES.index(t)
         off = runs.values("largest")[:, :, j] - runs.results[0]["location"][j]
         off = np.sqrt((off**2).mean((0, 2)))
-        name = f"spike at 1 + {t:g}√α" if t else "no spike"
+        name = f"spike at 1 + {t:g}√α".replace(" 1√", " √") if t else "no spike"
         rates.plot(SIZES, off, "o-", color=color, label=name)
     spiked.legend()
     rates.legend()
@@ -437,7 +437,7 @@ figures.figure(
     "fig_fluctuations",
     spiked,
     rates,
-    caption="Stored runs, $\\alpha = 1$. Left, the largest eigenvalue at $N = 6{,}400$ with a spike far beyond the threshold. Right, the root mean square distance from the limit.",
+    caption="Stored runs, $\\alpha = 1$. First, the largest eigenvalue at $N = 6{,}400$ with a spike far beyond the threshold. Second, the root mean square distance from the limit.",
     alt=ALT if full else "Two empty panels, since the stored runs are missing.",
 )
 
@@ -621,7 +621,7 @@ if len(second) == len(grid):
 # %% [markdown]
 # ## Limits
 #
-# * It defines $\Sigma := \mathbb{E}(G) = \frac1N T X X^\top T^\top = TT^\top$. The middle expression is $G$, not its expectation. The two differ at any size: with
+# * The paper defines $\Sigma := \mathbb{E}(G) = \frac1N T X X^\top T^\top = TT^\top$. The middle expression is $G$, not its expectation. The two differ at any size: with
 #   $\Sigma = I$ and $\alpha = 1$ the norm of $G - \Sigma$ is 3 in the limit.
 # * 'Without loss of generality' the examples have independent entries of mean zero. Clusters do not, and their means are what makes outliers ([Chapter
 #   8](08_examples.ipynb)).

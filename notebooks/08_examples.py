@@ -179,7 +179,7 @@ def parted(distance, alpha, seed=p.seed):
     x = np.random.default_rng(seed).standard_normal((200, round(200 * alpha)))
     x[:, 0] += distance / 2 * np.repeat([1, -1], 100)
     values, place = logistic(x, 0), spike_location(1 + distance**2 / 4, alpha) / 4
-    ax = figures.panel("", "eigenvalue", "density", xlim=(0, 3.5), ylim=(0, 3))
+    ax = figures.panel("", "eigenvalue", "density", xlim=(0, 3.5), ylim=(0, 5))
     figures.density(ax, values, MarchenkoPastur(alpha, 0.25))
     ax.axvline(place, color=figures.COLORS["H"], ls=":")
     needed = 2 * alpha**0.25
@@ -345,7 +345,7 @@ grid = [
     {"ratio": a, "examples": n, "seed": s}
     for a in (0.5, 1.0, 2.0)
     for n in (100, 200, 400)
-    for s in range(min(3, p.seeds))
+    for s in range(min(6, p.seeds))
 ]
 single = Store().sweep("one_blob", one_blob, grid, run=p.scale == "paper")
 
@@ -451,8 +451,15 @@ for c, found in here.items():
         ]
     )
 rows = [[*r[:4], written(float(r[4]), ".0e"), r[5]] for r in rows]
-head = ["C", "(C − 1)²", "outliers here", "over the stored runs"]
-figures.table([*head, "norm of R over H, logits", "probability"], rows)
+head = ["C", "$(C-1)^2$", "outliers here", "over the stored runs"]
+figures.table(
+    [
+        *head,
+        "norm of the second term over that of $H$, logits as outputs",
+        "the same, probability as output",
+    ],
+    rows,
+)
 say(
     """**Reading.** Outliers are the eigenvalues above twice the edge of the bulk. One outlier is the number for two classes; with three and five classes this page has {three} and {five}.
 

@@ -120,7 +120,7 @@ def two_kinds(N, seed):
 def drawn(N, seed=p.seed):
     """The sample and the law for one number of examples."""
     values, law = two_kinds(N, seed)
-    ax = figures.panel("", "eigenvalue", "density", xlim=(0, 45), ylim=(0, 0.35))
+    ax = figures.panel("", "eigenvalue", "density", xlim=(0, 45), ylim=(0, 0.75))
     figures.density(ax, values, law, 45, name="Silverstein")
     place = law.location(30.0)
     pieces = ["one piece", "two pieces"][len(law.edges) - 1]
@@ -135,7 +135,7 @@ explore(
     {"N": [50, 100, 400, 1600]},
     name="fig_two_kinds",
     alt="Histogram of the eigenvalues of a sample whose population has two kinds of directions, with the density by Silverstein's equation and the predicted place of an outlier.",
-    caption="One sample of a population with two kinds of directions, and its law. The dotted line is the place of the outlier by $\\psi$. With more examples the bulk parts in two.",
+    caption="One sample of a population with two kinds of directions, and its law. The dotted line is the place of the outlier by $\\psi$. With more examples the bulk parts in two; its peak near zero is cut off with 100 and with 1,600.",
     start={"N": 400},
     live={
         "N": [50, 75, 100, 200, 400, 800, 1600],
@@ -214,7 +214,7 @@ for name, (spectra, _) in zip(("start", "end"), both):
         style = {"color": figures.COLORS[color], "label": NAMES[key]}
         above = c if key == "best MP" else 0
         figures.law_ranks(ax, spectra["laws"][key][0], m, top, above, **style)
-    ax.axvline(c - 0.5, color=figures.COLORS["start"], ls=":", lw=0.8)
+    ax.axvline(c - 0.5, 0.5, 1, color=figures.COLORS["start"], ls=":", lw=0.8)
     ax.legend(loc="lower left")
     panels.append(ax)
 figures.figure(
@@ -237,7 +237,9 @@ figures.table([*head, "end, training", "end, fresh"], rows)
 # %% tags=["hide-input"]
 loss, (start, end) = history.losses[-1], found
 word = (
-    "the digits are learnt" if learnt(loss, c) else "the digits are not learnt yet"
+    "the digits are learnt"
+    if learnt(loss, c)
+    else "above a tenth of that of a guess: not all digits are learnt"
 )
 numbers = {"loss": loss, "word": word, "mp_start": start[0][2], "mp_end": end[0][2]}
 numbers |= {"law_start": start[0][4], "law_end": end[0][4], "law_fresh": end[1][4]}
@@ -311,7 +313,9 @@ def draw_leading(ax, found):
     place = np.where(found["slope"] > 0.3, found["psi"], np.nan) / top[-1]
     ax.plot(rank, place, "_", label="ψ", **theory)
     ax.plot(rank, top[1] / top[-1], "o", color=figures.COLORS["G"], label="G")
-    ax.legend()
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.6 * (high - low))  # room for the legend
+    ax.legend(loc="upper left")
 
 
 # %% tags=["hide-input"]
@@ -420,7 +424,7 @@ figures.figure(
     "fig_when",
     law,
     weight,
-    caption="Stored runs of the mixture, fresh examples, median and range over seeds. Left, 1 is what normal columns of the same $\\Sigma$ give. Right, the number of examples that carry $G$: the squared sum of their weights $\\|U_n\\|^2$ over the sum of squares.",
+    caption="Stored runs of the mixture, fresh examples, median and range over seeds. First, 1 is what normal columns of the same $\\Sigma$ give. Second, the number of examples that carry $G$: the squared sum of their weights $\\|U_n\\|^2$ over the sum of squares.",
     alt=ALT if few else "Two empty panels, since the stored runs are missing.",
 )
 
@@ -442,8 +446,8 @@ numbers |= {
 say(
     """**Reading.** In the stored runs with $N = 1{,}600$ the distance from the law of $\\Sigma$ is {start:.2f} times its null at the random start, and {end:.0f} times at the end of training (loss {losses:.2f}). With one column from each example it is {one:.0f} times at the end, so the dependence within an example is not the main reason.
 
-    A likely reason is the weight of the examples. $A_n$ vanishes for an example that is fitted with confidence. In effect {many:.0f} of 1,600 fresh examples contribute to $G$ at the start, and {few:.0f} at the end: those that are fitted badly. With this number in the place of $N$ the distance is still {adapted:.0f} times the null. The law assumes many examples of like weight. At the end of training a few examples
-    of very different weight remain, and the law no longer applies.""",
+    A likely reason is the weight of the examples. $A_n$ vanishes for an example that is fitted with confidence. In effect {many:,.0f} of 1,600 fresh examples contribute to $G$ at the start, and {few:.0f} at the end: those that are fitted badly. With this number in the place of $N$ the distance is still {adapted:.0f} times the null. The law assumes many examples of like weight. At the end of training
+    the weights of the examples differ much, and the law no longer applies.""",
     **numbers,
 )
 
@@ -498,8 +502,8 @@ for kind in ("digits", "blobs"):
         rows.append([f"{kind}, {name}", *class_structure(nets.where(kind=kind), i)])
 
 # %% tags=["hide-input"]
-head = ["stored networks", "C − 1", "outliers of G (largest ratio)"]
-head += ["eigenvalue C − 1 over eigenvalue C", "share left without class means"]
+head = ["stored networks", "$C - 1$", "outliers of G (largest ratio)"]
+head += [r"$\lambda_{C-1} / \lambda_C$", "share left without class means"]
 if rows:
     figures.table([*head, "overlap of their eigenvectors with those of Σ"], rows)
 

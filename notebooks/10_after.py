@@ -163,7 +163,9 @@ def draw_sharpness(ax):
         if len(part):
             step = part.parameters[0]["step"]
             when, curves = part.results[0]["moments"], part.values("sharpness")
-            figures.band(ax, when, curves * step / 2, COLOR[step], lw=0.6, ls=":")
+            name = "" if step in here else f"step {step:g}, stored"
+            style = {"lw": 1, "ls": ":"}
+            figures.band(ax, when, curves * step / 2, COLOR[step], name, **style)
     ax.axhline(1, color=figures.INK, lw=1, ls="--")
     ax.legend(loc="lower right", fontsize=8)
 
@@ -264,7 +266,7 @@ explore(
 # ## Classes, and pairs of classes
 #
 # Papyan (2019) split the Gauss-Newton matrix by classes. Let $g_{nc} = J_n^\top (p_n - e_c)$ be the gradient that example $n$ would have if its
-# label were $c$. Since $\sum_c p_{nc} (p_n - e_c)(p_n - e_c)^\top = \operatorname{diag}(p_n) - p_n p_n^\top$, the Gauss-Newton matrix is a
+# label were $c$. Since $\sum_c p_{nc} (p_n - e_c)(p_n - e_c)^\top$ is $\operatorname{diag}(p_n) - p_n p_n^\top$, the Gauss-Newton matrix is a
 # weighted second moment of these $NC$ vectors,
 #
 # $$G = \frac1N \sum_n \sum_c p_{nc}\, g_{nc} g_{nc}^\top ,$$
@@ -505,7 +507,8 @@ panels[1].set_xticks(widths, [str(w) for w in widths])
 panels[1].set_xticks([], minor=True)
 figures.figure(
     "fig_rebasin", *panels,
-    caption="The line between two networks trained from different starts, before and after their hidden units are matched.",
+    caption="First: the line between two networks trained from different starts, before and after their hidden units are matched. Second: the height of the barrier "
+    "against the number of hidden units, one line a seed.",
     alt="Left, training loss on the straight line between two networks, as trained and with units matched, in this run. Right, the "
     "height of the barrier against the number of hidden units, for each stored seed.",
 )
@@ -538,7 +541,7 @@ say(
 #
 # and the second term, the noise, is the larger the smaller the batch. The paper expects matching norms, since gradients of batches
 # are unbiased (Section 4.1). A network is trained on 1,000 digits by gradient descent; the table evaluates the formula at three moments
-# of this one run. [Chapter 5](05_algorithm.ipynb#how-long-the-steps-are) measures norms along runs with either batch.
+# of the stored runs. [Chapter 5](05_algorithm.ipynb#how-long-the-steps-are) measures norms along runs with either batch.
 
 
 # %%

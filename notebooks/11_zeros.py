@@ -165,7 +165,7 @@ def draw_bent(ax, key):
     for color, activation in zip(figures.SERIES[3:], ("relu", "tanh")):
         curves = [over(activation, key, m).values for m in range(4, 25, 4)]
         if bent and len({len(c) for c in curves}) == 1:
-            figures.band(ax, range(4, 25, 4), np.transpose(curves), color, activation, marker="o")  # fmt: skip
+            figures.band(ax, range(4, 25, 4), np.transpose(curves), color, {"relu": "ReLU"}.get(activation, activation), marker="o")  # fmt: skip
     ax.axhline(1, color=figures.INK, lw=0.8)
     ax.set_yscale("log")
 
@@ -381,10 +381,10 @@ for i, ax in enumerate(panels):
     draw_account(ax, i)
 for color, name in zip([*figures.SERIES, figures.GREYS[0]], REASONS):
     panels[1].bar(0, 0, color=color, label=name)
-panels[1].legend(fontsize=7, loc="lower right")
+panels[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.2), ncol=3)
 figures.figure(
     "fig_account", *panels,
-    caption="Zeros of $G$ by reason (bars; means over the runs) and as counted with equal weights (black lines), in small networks like those of Chapters 1 to 4.",
+    caption="Zeros of $G$ by reason (bars; means over the runs) and as counted with equal weights (upright lines at the ends), in small networks like those of Chapters 1 to 4.",
     alt=f"Stacked bars of the zeros of G by seven reasons in per cent of all parameters, for {len(named)} sets of networks, with the counted zeros as lines at their ends.",
 )  # fmt: skip
 
@@ -420,7 +420,7 @@ single, double = tally(hit_of(["pages", "under", "size"])), tally(hit_of(["spect
 kept, kept_H = differences(accounts.results, ""), differences(accounts.results, "_H")  # fmt: skip
 total = lambda key: Estimate([np.sum(r[f"reasons{key}"]) / np.asarray(r[f"counts{key}"])[:, 1].sum() * 100 for r in accounts.results], "`account`")  # fmt: skip
 say(
-    """**This run.** The sum of the reasons misses at most {worst} zeros of $G$ in a network. Fitted examples add up to {faded} to the count
+    """**This run.** The sum of the reasons misses {worst} of $G$ in any network. Fitted examples add up to {faded} to the count
     at $10^{-12}$.
 
     **Stored runs.** With one hidden layer the sum equals the count in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
@@ -430,7 +430,7 @@ say(
     For $H$ only the reasons that hold at second order count: black pixels, pairs, dependent inputs of the first layer, and shifts (`structural_zeros`). They explain
     {total_H:.1f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: the loss stays the same along the curve, but unless the
     unit's gradient is zero the curve's own bend keeps its tangent from being a zero of $H$.""",
-    worst=int(left[0].max()), faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
+    worst=f"at most {left[0].max():.0f} zeros" if left[0].max() else "no zero", faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
     two=int(double[0]), two_all=double[1] or None, most=int(kept[0].max()) if kept.size else None, total=total(""), extra=int(kept[1].max()) if kept.size else None, total_H=total("_H"),
     extra_H=int(kept_H[1].max()) if kept.size else None,
 )  # fmt: skip
@@ -513,7 +513,7 @@ axes = {"xlabel": "rank from the largest", "ylabel": "eigenvalue / largest of $G
 spectra = figures.here_and_stored(draw_parts, [now], relu, "digits, this run, end", "digits, stored, end", **axes)  # fmt: skip
 figures.figure(
     "fig_reading", shares, *spectra,
-    caption="The two parts of $G$. Left: the share of the trace along training (the start is drawn at 1). Middle and right: leading eigenvalues at the end.",
+    caption="The two parts of $G$. First panel: the share of the trace along training (the start is drawn at 1). The others: leading eigenvalues at the end.",
     alt=f"Share of the trace of G that the true class against the rest carries along training, {now['share'][0]:.2f} to {now['share'][-1]:.2f} in this run; and leading "
     "eigenvalues of G and of both parts at the end on logarithmic axes.",
 )  # fmt: skip
@@ -570,10 +570,10 @@ for i, (name, runs) in enumerate([*cases, ("this run", [now])]):
             ax.errorbar(i + 0.15 * (j - 1.5), e.mean, [[e.mean - low], [high - e.mean]], label=label, ls="", **style)  # fmt: skip
 for value, name in ((GOE, "GOE"), (POISSON, "Poisson")):
     ax.axhline(value, color=figures.COLORS["theory"], ls="--", lw=1)
-    ax.text(3.4, value + 0.003, name, ha="right", fontsize=8)
+    ax.text(-0.45, value + 0.003, name, fontsize=8)
 ax.set_xticks(range(4), [*(n for n, _ in cases), "this run"], fontsize=8)
 ax.set(xlim=(-0.5, 3.5), ylim=(0.36, 0.6))
-ax.legend(fontsize=7, loc="center right")
+ax.legend(fontsize=7, loc="center left")
 figures.figure(
     "fig_spacings", ax,
     caption="Mean ratio of neighbouring spacings in the nonzero bulk of $G$ and $H$ at the start (open) and at the end of training, with 95 % intervals over the stored "

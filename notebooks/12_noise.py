@@ -123,7 +123,8 @@ def draw_edge(ax, found):
             when = results[0]["moments"]
             figures.band(ax, when, curves, COLOR[b], name, ls=style, lw=1.2)
     ax.axhline(1, color=figures.INK, lw=1, ls=":")
-    ax.legend(loc="lower right", fontsize=8)
+    place = "lower right" if t == STEP else "upper right"
+    ax.legend(loc=place, fontsize=8)
 
 
 # %%
@@ -142,8 +143,8 @@ figures.figure(
         draw_edge, (p.step, {b: [r] for b, r in here.items()}), stored and (STEP, stored),
         xlabel="iteration", ylabel="in units of 2 / step", ylim=(0, 1.6),
     ),
-    caption=r"The largest eigenvalue of $H$ (lines) and the batch sharpness $S_B$ (dashed) along SGD, in units of $2/\eta$. Left: this run. Right: "
-    "stored runs on 512 digits, median and range over seeds.",
+    caption=r"The largest eigenvalue of $H$ (lines) and the batch sharpness $S_B$ (dashed) along SGD, in units of $2/\eta$, for this run and for "
+    "stored runs on 512 digits: median and range over seeds.",
     alt=f"Largest eigenvalue and batch sharpness in units of two over the step against iterations, left for batches of {p.batches} in this "
     "run, right for stored runs with batches of 8, 32 and 512, with a line at 1.",
 )  # fmt: skip
@@ -162,7 +163,7 @@ def told(b, r):
     top, own = (
         late([r], k, p.step / 2).mean for k in ("sharpness", "batch_sharpness")
     )
-    return f"Batch {b}: largest eigenvalue {top:.2g}, batch sharpness {own:.2g}."
+    return f"Batch {b}: largest eigenvalue {top:.2f}, batch sharpness {own:.2f}."
 
 
 # %% tags=["hide-input"]
@@ -220,12 +221,12 @@ for key, name, color in (
         levels.legend(loc="lower right")
 for g in lacking.values():
     falls.plot([8, 16, 32, 64], g, "o-", lw=0.8, color=figures.COLORS["H"])
-for ax in (levels, falls):
-    ax.set_xticks([8, 16, 32, 64], ["8", "16", "32", "64"])
+for ax, ticks in ((levels, BATCHES), (falls, BATCHES[:4])):
+    ax.set_xticks(ticks, [str(b) for b in ticks])
     ax.set_xticks([], minor=True)
 figures.figure(
     "fig_noise_gap", levels, falls,
-    caption=r"Stored runs. Left: largest eigenvalue and batch sharpness in the second half of training by batch, mean and standard deviation. Right: "
+    caption=r"Stored runs. First: largest eigenvalue and batch sharpness in the second half of training by batch, mean and standard deviation. Second: "
     "what the largest eigenvalue lacks of that with all examples, one line a seed.",
     alt="Left, largest eigenvalue and batch sharpness in units of two over the step against the batch. Right, the gap of the largest eigenvalue "
     "against the batch on logarithmic axes.",
@@ -298,7 +299,7 @@ figures.figure(
     "fig_entropy_edge",
     *figures.here_and_stored(
         draw_edge, (0.5, {b: [r] for b, r in mine.items()}), stored and (0.5, stored),
-        xlabel="iteration", ylabel="in units of 2 / step", ylim=(0, 1.6),
+        xlabel="iteration", ylabel="in units of 2 / step", ylim=(0, 2.2),
     ),
     caption=r"With cross-entropy: largest eigenvalue (lines) and batch sharpness (dashed) in units of $2/\eta$.",
     alt=f"Largest eigenvalue and batch sharpness with cross-entropy against iterations, batches of {small} and all {whole} examples in this run and in stored runs.",
@@ -407,18 +408,17 @@ def fall(r, key):
 
 found = {f"{k}": Estimate([fall(r, k) for r in three.results], three.label) for k
     in ("plain", "leading", "rest")}  # fmt: skip
-found["here"] = ", ".join(
-    f"{fall(mine, k):.3f}" for k in ("plain", "leading", "rest")
-)
+found |= {f"here_{k}": fall(mine, k) for k in ("plain", "leading", "rest")}
 found["share"] = Estimate([100 * r["share"][1] for r in three.results], three.label)
 found["all"] = Estimate([100 * r["share"][0] for r in three.results], three.label)
 
 # %% tags=["hide-input"]
 say(
-    """**This run.** The loss falls by the factors {here} with the whole step, within the leading directions and with the rest.
+    """**This run.** The loss at the start over that at the end is {here_plain:.3f} with the whole step, {here_leading:.3f} within the leading directions and
+    {here_rest:.3f} with the rest.
 
     **Stored runs.** The ten leading directions hold {share:.0f} % of the squared norm of the batches' gradients and {all:.0f} % of that of the whole gradient. In
-    600 steps the loss falls by a factor {plain:.2f} with the whole step, {leading:.3f} within the leading directions, and {rest:.2f} with the rest. Along the
+    600 steps this quotient is {plain:.2f} with the whole step, {leading:.3f} within the leading directions, and {rest:.2f} with the rest. Along the
     leading directions SGD moves to and fro; what is learnt is learnt in the others.""",
     **found,
 )  # fmt: skip
@@ -473,10 +473,11 @@ figures.table(["step, stored runs", r"preconditioned, $38/\eta$",
 # ## Differences of gradients
 #
 # Much of what is published on large models rests on $Hv \approx (g(w + hv) - g(w - hv)) / 2h$, which needs no second derivative. How good is it? A network small
-# enough for the whole matrix (49-8-8-10, 562 weights, 100 digits, at scale smoke 3 units), after some hundred steps of gradient descent with a step of 4. We take differences along a random orthonormal basis
+# enough for the whole matrix (49-8-8-10, 562 weights, 100 digits), after some hundred steps of gradient descent with a step of 4. We take differences along a random orthonormal basis
 # and compare the matrix with the exact Hessian.
 
 # %%
+SPELT = {"relu": "ReLU"}
 LENGTHS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # of the differences, h
 asked = {"step": 4.0, "lengths": LENGTHS, "examples": 100, "hidden": 8}
 size = {"hidden": 3 if p.scale == "smoke" else 8, "seed": p.seed}
@@ -496,7 +497,8 @@ def draw_errors(ax, results_of):
         for key, style in (("double", "-"), ("single", "--")):
             curves = [r[key][1:, 0] for r in results]
             words = {"double": "float64", "single": "float32"}[key]
-            figures.band(ax, LENGTHS, curves, color, f"{name}, {words}", ls=style)
+            label = f"{SPELT.get(name, name)}, {words}"
+            figures.band(ax, LENGTHS, curves, color, label, ls=style)
     ax.axhline(1, color=figures.INK, lw=0.8, ls=":")
     ax.legend(fontsize=7)
 
@@ -520,7 +522,7 @@ for name, results in kinds.items():
         low = [r["single"][i, 4] / r["exact"][0] for r in results]
         true = [np.mean(r["exact"] < -1e-4 * r["exact"][-1]) for r in results]
         share = [r["single"][i, 5] / t for r, t in zip(results, true)]
-        rows.append([name, h, *[f"{np.median(v):.2f} ({min(v):.2f} to {max(v):.2f})"
+        rows.append([SPELT.get(name, name), h, *[f"{np.median(v):.2f} ({min(v):.2f} to {max(v):.2f})"
             for v in (top, low, share)]])  # fmt: skip
 head = ["float32, stored runs", "h", "largest eigenvalue", "lowest eigenvalue"]
 figures.table([*head, "share of negatives"], rows)

@@ -150,7 +150,7 @@ COLOR = {
 
 def draw_spectra(found, network):
     """A panel: all eigenvalues of H at each moment, ranked by magnitude."""
-    ax = figures.panel(network, ylim=(1e-8, 30))
+    ax = figures.panel(network, ylim=(1e-8, 300))
     for after in (a for a in MOMENTS if (network, a) in found):
         r = found[network, after]
         figures.ranked(ax, r["eigenvalues"], COLOR[after], after, 1e-8, points=120)
@@ -197,27 +197,25 @@ for n in NETWORKS:
     for after in MOMENTS:
         part = stored.where(network=n, after=after).results
         each = np.array([[r["loss"], *measured(r)] for r in part]).reshape(-1, 6).T
-        classes_of = f"{part[0]['classes']}" if part else ""
+        classes_of = f" ({part[0]['classes']})" if part else ""
         forms = (".2g", ".0f", ".0f", ".0f", ".1g", ".2g")
         cells = [written(Estimate(v), form) for v, form in zip(each, forms)]
-        rows.append([n, after, cells[0], classes_of, *cells[1:]])
+        rows.append([n + classes_of, after, *cells])
 
 # %% tags=["hide-input"]
 head = [
-    "stored runs",
+    "stored runs ($C$)",
     "after",
     "loss",
-    "$C$",
     "outliers of $H$",
     "of $G$",
     "bulk, %",
 ]
-figures.table(
-    [*head, "lowest over largest", r"$\Vert R\Vert / \Vert G\Vert$"], rows
-)
+figures.table([*head, "lowest / largest", r"$\Vert R\Vert / \Vert G\Vert$"], rows)
 
 # %% [markdown]
-# Means over seeds, with standard deviations. Outliers are counted by the ratio rule ([Chapter 3](03_data.ipynb)); the bulk is what lies below a thousandth of the largest eigenvalue.
+# Means over seeds, with standard deviations. Outliers are counted by the ratio rule ([Chapter 3](03_data.ipynb)); the bulk is what lies below a thousandth of the largest eigenvalue. Where a
+# spectrum has no gap, the largest ratio of neighbours lies where the eigenvalues change sign, and a count in the hundreds says only that.
 
 
 # %%
@@ -319,7 +317,6 @@ for q, r in zip(dense.parameters, dense.results):
 
 # %% tags=["hide-input"]
 unsure = lambda **at: max((100 * r["bulk"][1] for r in dense.where(**at).results), default=None)  # fmt: skip
-share = lambda n, key: [r[key][0] for r in dense.where(network=n, after="AdamW").results]  # fmt: skip
 if len(dense):
     figures.figure(
         "fig_density_today", *curves,
@@ -330,7 +327,7 @@ say(
     """**Stored runs.** After AdamW {residual:.1f} % (residual), {normalised:.1f} % (normalised), {vision:.1f} % (vision) and {language:.1f} % (language) of the eigenvalues of $H$ lie within a thousandth of
     the largest. The error of the quadrature in one run is up to {error:.1f} percentage points. At the start 160 steps do not resolve this share: the error is up to {before:.0f}
     points.""",
-    **{n: Estimate([100 * v for v in share(n, "bulk")], dense.name) for n in NETWORKS},
+    **{n: Estimate([100 * r["bulk"][0] for r in dense.where(network=n, after="AdamW").results], dense.name) for n in NETWORKS},
     error=unsure(after="AdamW"), before=unsure(after="start"),
 )  # fmt: skip
 
@@ -339,7 +336,8 @@ say(
 #
 # [Zhang et al. (2024)](../book/references.md) take the blocks of the Hessian that belong to one matrix of weights. They report that the spectra of these blocks differ far more within a transformer than within a
 # convolutional network, and see in this a reason why transformers need Adam: SGD has one step for all of them. Here the blocks are exact. The figure shows
-# each block's eigenvalues by magnitude at the start, against the share of the ranks in its block.
+# each block's eigenvalues by magnitude at the start, against the share of the ranks in its block. The distance between two blocks is that of Jensen and Shannon (0: the same,
+# 1: nothing in common) between the counts of their eigenvalues in half decades of the magnitude, of each sign; the table has the mean over all pairs of blocks.
 
 # %%
 KIND = {"query": 3, "key": 3, "value": 2, "mix": 2, "embed": 4, "stem": 4, "out": 5}
@@ -397,31 +395,31 @@ for n in NETWORKS:
     rows.append([n, *("" if v is None else f"{v:.2f}" for v in current), *cells])
 
 # %% tags=["hide-input"]
-head = [
-    "",
-    "this run: start",
-    f"after {p.optimizer}",
-    "stored: start",
-    "after SGD",
-    "after AdamW",
-]
-figures.table([*head, "share in the blocks, start", "after AdamW"], rows)
+head = ["", "this run: start", f"this run: after {p.optimizer}", "stored: start"]
+head += ["stored: after SGD", "stored: after AdamW", "share in the blocks: start"]
+figures.table([*head, "share: after AdamW"], rows)
+plain, changed = (
+    apart["residual"].mean,
+    (apart["vision"].mean, apart["language"].mean),
+)
 say(
     """**Stored runs.** At the start the blocks are {residual:.2f} apart in the residual network, {normalised:.2f} with batch normalisation, {vision:.2f} in the vision
-    transformer and {language:.2f} in the language model.""",
+    transformer and {language:.2f} in the language model. {word}""",
     **apart,
+    word="So in networks this small the order of Zhang et al. does not show: the transformers' blocks are more alike than those of the residual network without normalisation."
+    if max(changed) < plain else "So the order is that of Zhang et al.: the transformers' blocks differ more than those of the residual network without normalisation."
+    if min(changed) > plain else "The two transformers lie on either side of the residual network without normalisation.",
 )  # fmt: skip
 
 # %% [markdown]
-# The distance between two blocks is that of Jensen and Shannon (0: the same, 1: nothing in common) between the counts of their eigenvalues in half decades of the magnitude, of each sign; the table
-# has the mean over all pairs of blocks. Zhang et al. estimate the densities for networks of millions of parameters by other means, so the order can be compared, not the numbers. The last columns give
+# Zhang et al. estimate the densities for networks of millions of parameters by other means, so the order can be compared, not the numbers. The last columns give
 # the share of the squared Frobenius norm of $H$ that lies within the blocks.
 #
 # ## More classes, more diagonal
 #
 # [Dong et al. (2025)](../book/references.md) find that the Hessian comes near to a block-diagonal matrix as the number of classes grows, at the random start already. For a linear network with softmax the
 # block of the weights into outputs $c$ and $d$ is $\frac1N \sum_n (\delta_{cd}\, p_{nc} - p_{nc} p_{nd})\, x_n x_n^\top$. With all $p_{nc} = 1/C$ the blocks off the diagonal are
-# exactly $1/(C - 1)$ times those on it. With a hidden layer we compute the same ratio for the blocks of the weights into single hidden units.
+# exactly $1/(C - 1)$ times those on it in norm. With a hidden layer we compute the same ratio for the blocks of the weights into single hidden units.
 
 # %%
 trial = {"hidden": 8, "dimension": 20, "examples": 500}
@@ -448,7 +446,7 @@ growth.set(xscale="log", yscale="log")
 growth.legend(fontsize=8)
 figures.figure(
     "fig_classes_today", growth,
-    caption="Mean norm of the blocks off the diagonal over that on it, against the number of classes: outputs of a linear network and of one with a hidden layer, and hidden units.",
+    caption="Mean norm of the blocks off the diagonal over that on it, against the number of classes: outputs of a linear network and of one with a hidden layer (the two nearly coincide), and hidden units; bands: range over seeds.",
     alt="Three falling curves against the number of classes on logarithmic axes, for outputs of a linear network, outputs of a network with one hidden layer, and its hidden units, with the line 1 over C minus 1.",
 )  # fmt: skip
 ratio = lambda c, kind: Estimate([r[kind] for r in grown.where(classes=c).results], grown.label)  # fmt: skip
@@ -458,7 +456,7 @@ say(
 )  # fmt: skip
 
 # %% [markdown]
-# Below, the Hessian in the weights of six hidden units with six inputs each; in Jupyter it is computed anew when the slider is released.
+# Below, the Hessian in the weights of six hidden units with six inputs each, a smaller network with other numbers; in Jupyter it is computed anew when the slider is released.
 
 
 # %% tags=["hide-input"]
@@ -488,7 +486,7 @@ def pattern(classes, seed=p.seed):
 explore(
     pattern, {"classes": [2, 3, 5, 10, 20, 50, 100, 200]}, name="fig_explore_classes",
     alt="The entries of the Hessian of a hidden layer as a grid of 36 by 36 points, six blocks on the diagonal; beside it the norms of all blocks.",
-    caption="Entries of the Hessian in the weights of a hidden layer, blue positive and orange negative, on a logarithmic scale of two decades. Right: the norms of its blocks.",
+    caption="Entries of the Hessian in the weights of a hidden layer, blue positive and orange negative, on a logarithmic scale of two decades, and the norms of its blocks.",
     start={"classes": 10},
     live={"classes": [2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500], "seed": range(p.seed, p.seed + 10)},
 )  # fmt: skip
@@ -496,9 +494,10 @@ explore(
 # %% [markdown]
 # ## Large and small batches on a line
 #
-# A network is trained with all examples a step; from its end it goes on with a fifth of them a step. A third run starts from the same random weights as the first, and has small batches from the beginning.
+# We first train with all examples in each batch, then go on from there with batches of a fifth of them. A third run starts from the same random weights as the first, and has small batches from the beginning.
 # The loss is computed on the straight line from the end of the large batches to the end of either small one. On the way batch normalisation takes the mean and variance of all examples
-# anew at each point; with the values of one end the line would be about these values.
+# anew at each point; otherwise the barrier would only measure outdated normalisation statistics. The barrier is how far the loss rises on the line above the higher of its ends, in per cent of
+# the loss of a guess, $\ln C$.
 
 # %%
 steps = max(10, p.iterations // 2)
@@ -521,7 +520,9 @@ def draw_lines(ax, found):
         t, losses = found[n]["positions"], found[n]["losses"]
         ax.plot(t, losses[0], color=color, label=n)
         ax.plot(t, losses[1], color=color, ls=":")
-    ax.legend(fontsize=8)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.4)  # room for the legend
+    ax.legend(fontsize=8, loc="upper left", ncol=2)
 
 
 first = walks.where(seed=0, optimizer=p.optimizer)
@@ -552,9 +553,31 @@ for n in NETWORKS:
 head = ["stored runs", "", "loss, large batch", "loss, small batch after it"]
 figures.table([*head, "barrier, %", "barrier from one start, %"], rows)
 
+
+# %%
+def over_all(optimizer, i):
+    """Barriers of all networks on line i, in %, of runs whose ends have learnt."""
+    fits = lambda r: learnt(float(r["losses"][0, 0]), int(r["classes"]))
+    part = [r for r in walks.where(optimizer=optimizer).results if fits(r)]
+    share = (100 * r["barriers"][i] / np.log(r["classes"]) for r in part)
+    return Estimate(share, walks.name)
+
+
+# %% tags=["hide-input"]
+four = {
+    f"{o.lower()}_{w}": over_all(o, i)
+    for o in MOMENTS[1:]
+    for i, w in enumerate(("next", "apart"))
+}
+say(
+    """**Stored runs.** Where the small batches go on from the end of the large ones, the barrier after AdamW is {a_low:.1f} to {a_high:.1f} %, after SGD {s_low:.1f} to {s_high:.1f} %. Where both start from
+    the same random weights it is {ap_low:.0f} to {ap_high:.0f} % with AdamW, and {sp_low:.0f} to {sp_high:.0f} % with SGD. These are the runs in which the large batches have learnt, {adamw} of {each} with
+    AdamW and {sgd} of {each} with SGD; from an end that has not learnt a line falls, and has no barrier by definition.""",
+    **{f"{key}_{end}": getattr(four[name], end) for key, name in (("a", "adamw_next"), ("s", "sgd_next"), ("ap", "adamw_apart"), ("sp", "sgd_apart")) for end in ("low", "high")},
+    adamw=len(four["adamw_next"]) or None, sgd=len(four["sgd_next"]) or None, each=len(walks) // 2 or None,
+)  # fmt: skip
+
 # %% [markdown]
-# The barrier is how far the loss rises on the line above the higher of its ends, in per cent of the loss of a guess, $\ln C$.
-#
 # ## Checks
 
 # %%

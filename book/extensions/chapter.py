@@ -63,6 +63,8 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
         "the figure above": len(names) == 1,
         "the figures above": len(names) > 1,
         "checks": re.search(r"^\s*check\(", source, re.M),
+        "the table above": re.search(r"^\s*figures\.table\(", source, re.M)
+        and not re.search(r"^\s*say\(", source, re.M),
         "the text above": re.search(r"^\s*(say|this_run|verdicts|figures\.table)\(", source, re.M),
         "imports": re.match(r"(import|from) ", source),
         "versions and machine": "foot(" in source,

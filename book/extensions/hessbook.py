@@ -116,15 +116,14 @@ def cost_line(path: Path, root: Path) -> str:
     costs = json.loads((root / "book" / "chapter_costs.json").read_text(encoding="utf-8")).get(path.stem, {})
     parts = []
     for scale in SCALES[:2]:
-        made = costs.get(scale)
-        parts.append(f"{scale} {made['seconds']:,} s, {made['gib']:.1f} GiB" if made else f"{scale} not measured")
+        if made := costs.get(scale):
+            parts.append(f"{scale} {made['seconds']:,} s, {made['gib']:.1f} GiB")
     stored = [m for made, _, labels in experiments(root).values() if made.chapter == path.stem for m in labels]
     seconds = sum(m["seconds"] for m in stored)
     long = f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds / 60:.0f} min"
     parts.append(f"paper {long} for {len(stored)} stored runs, memory not recorded" if stored else "paper as quick")
-    devices = {made["device"] for made in costs.values()} | {m["device"] for m in stored}
-    where = " and ".join(sorted(devices)) or "nothing yet"
-    return f"Processor time and memory: {'; '.join(parts)}. Measured on {where}."
+    where = kit("numbers").devices([*costs.values(), *stored])
+    return f"Processor time and memory: {'; '.join(parts)}." + (f" Measured on {where}." if where else "")
 
 
 def add_cost(app, doctree) -> None:
@@ -141,7 +140,7 @@ def join_punctuation(app, doctree) -> None:
         parent, at = math.parent, math.parent.index(math)
         sides = (parent[i] if 0 <= i < len(parent) else None for i in (at - 1, at + 1))
         before, after = (side if isinstance(side, nodes.Text) else "" for side in sides)
-        opened, closed = re.search(r"\(?$", before)[0], re.match(r"[-.,;:!?)\]'’]*", after)[0]
+        opened, closed = re.search(r"[('‘“]?$", before)[0], re.match(r"[-.,;:!?)\]'’]*", after)[0]
         if not opened and not closed:
             continue
         joined = nodes.inline("", "", nodes.Text(opened), math.deepcopy(), nodes.Text(closed), classes=["joined"])
@@ -155,7 +154,7 @@ def join_punctuation(app, doctree) -> None:
 def hold_together(app, doctree, docname) -> None:
     """Keep a number on one line with the sign and the number, or the per cent, that follow it."""
     for text in list(doctree.findall(nodes.Text)):
-        if not isinstance(text.parent, (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)):
+        if not isinstance(text.parent, (nodes.literal, nodes.FixedTextElement, nodes.math, nodes.raw)):
             held = re.sub(r" (%|[±=] (?=[-\d]))", lambda m: "\u00a0" + m[1].replace(" ", "\u00a0"), text)
             if held != text:
                 text.parent.replace(text, nodes.Text(held))
@@ -211,7 +210,7 @@ class NotebookTable(SphinxDirective):
                     path.stem,
                     made["date"].replace("-", "\u2011"),
                     f"{made['seconds']}\u00a0s",
-                    made["device"],
+                    kit("numbers").devices([made]),
                     versions,
                     f"{made['source']} / {made['code']}",
                 ]
@@ -223,8 +222,11 @@ def count_states(labels: list[dict], closure: str) -> str:
     """How many runs were made by the present code, have an older kind of label, or are stale."""
     older = sum("imported" in label for label in labels)
     stale = sum("imported" not in label and label["closure"] != closure for label in labels)
-    states = {"by this code": len(labels) - older - stale, "older label": older, "stale, not used": stale}
-    return ", ".join(f"{count} {word}" for word, count in states.items() if count) or "not run"
+    states = {" by this code": len(labels) - older - stale, " older label": older, " stale, not used": stale}
+    found = {word: count for word, count in states.items() if count} or {"not run": ""}
+    return ", ".join(
+        f"{count}{word if len(found) > 1 or word != ' by this code' else ''}" for word, count in found.items()
+    )
 
 
 class ResultsTable(SphinxDirective):
@@ -236,9 +238,10 @@ class ResultsTable(SphinxDirective):
             self.env.note_dependency(str(root / "book" / "results" / f"{name}.jsonl"))
             join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs if key in r}))
             state = count_states(runs, closure)
-            seconds = f"{sum(r['seconds'] for r in runs):.0f}\u00a0s"
+            seconds = f"{sum(r['seconds'] for r in runs):,.0f}\u00a0s"
             dates, where = join("date").replace("-", "\u2011"), f"{made.chapter}, {made.function}"
-            rows.append([name, where, state, seconds, dates, join("device"), join("commit")])
+            machines = kit("numbers").devices(runs)
+            rows.append([name, where, state, seconds, dates, machines, join("commit")])
         return [table(["experiment", "made by", "runs", "time", "date", "device", "commit"], rows)]
 
 
@@ -286,7 +289,8 @@ class CompleteTable(SphinxDirective):
             worst = kit("numbers").written(max(one["certificates"].values()), ".0e", tex=False)
             times = [f"{one[k]:,.0f}\u00a0s" for k in ("seconds", "processor_seconds")]
             counts = [f"{one['M']:,}", f"{one['N']:,}", f"{one['M'] - one['nonzero']:,}"]
-            where = f"{name}, {one['date']}, {one['device']}, commit {one['commit']}"
+            name, date = {"alexnet": "AlexNet", "resnet18": "ResNet-18"}[name], one["date"].replace("-", "\u2011")
+            where = f"{name}, {date}, {one['device']}, commit {one['commit']}"
             rows.append([where, *counts, *times, f"{one['peak_gib']:.1f}\u00a0GiB", worst])
         return [table(["", *head], rows)]
 
@@ -349,7 +353,7 @@ class CostTable(SphinxDirective):
         for name, method in report["methods"].items():
             for what, word in (("seconds", "time"), ("bytes", "memory")):
                 fit = method["fit"][what]
-                worst = f"{fit['worst_factor']:.1f}" if fit else "too little to fit"
+                worst = f"{fit['worst_factor']:.1f}" if fit else "too few points"
                 fits.append([name if word == "time" else "", word, *(power(fit, k) for k in "MNC"), worst])
             rows = along_size(method, report["classes"])
             line = [f"{name}, N = {method['N']:,}"]

@@ -138,8 +138,8 @@ def facts(claim: dict, here: str, pages: set[str]) -> list[tuple[str, str]]:
     method = {"mean": "mean", "share": "share of the runs", "median": "median"}[claim["statistic"]]
     method += ", of logarithms" if claim["scale"] == "log" else ""
     runs = f"{plural(claim['runs'], 'independent run')}, {plural(claim['stored'], 'stored result')}"
-    runs += f"; {claim['left_out']} left out by the premises" if claim["left_out"] else ""
-    found = [("The paper", words(f"{claim['section']}: “{claim['paper']}”"))]
+    quoted = "" if claim["paper"] == "not in the paper" else f": “{claim['paper']}”"
+    found = [("Source" if claim["later"] else "The paper", words(claim["section"] + quoted))]
     found += [("Later literature", "This claim is not the paper's.")] if claim["later"] else []
     found += [("Setting", words(claim["setting"]))] if claim["setting"] else []
     found += [("Deciding quantity", f"{words(claim['quantity'])}<br><code>{words(claim['expression'])}</code>")]
@@ -155,7 +155,9 @@ def facts(claim: dict, here: str, pages: set[str]) -> list[tuple[str, str]]:
     if made and made[0] in pages:
         where = f'<a href="{relative(here, made[0])}#{made[1]}">{where}</a>'
     where += "".join(f", {words(k)} = {words(json.dumps(v))}" for k, v in claim["where"].items())
-    found += [("Runs", f"{runs} of {where}" if claim["stored"] else f"none yet of {where}")]
+    where += f"; {claim['left_out']} left out by the premises" if claim["left_out"] else ""
+    none = "none that fulfils the premises" if claim["left_out"] else "none yet"
+    found += [("Runs", f"{runs} of {where}" if claim["stored"] else f"{none} of {where}")]
     if claim["date"]:
         found += [("Computed", words(f"{claim['date']} on {claim['device']}"))]
     if claim["context"]:
@@ -172,8 +174,9 @@ def entry(claim: dict, here: str, pages: set[str]) -> str:
     """One claim: its statement with verdict and number, and the fold."""
     rows = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts(claim, here, pages))
     explains = f'<p class="explains">{escape(claim["explains"])}</p>' if claim["explains"] else ""
-    part = f" <em>{escape(claim['part'])}</em>" if claim["part"] else ""
-    measured = f"{escape(claim['measured'])}, asked {escape(claim['bound'])}" if claim["measured"] else "not run"
+    part = f" <em>({escape(claim['part'])})</em>" if claim["part"] else ""
+    missing = "no run fulfils the premises" if claim["left_out"] else "not run"
+    measured = f"{escape(claim['measured'])}, asked {escape(claim['bound'])}" if claim["measured"] else missing
     return (
         f'<div class="ledger-claim" id="claim-{claim["id"]}" data-verdict="{claim["verdict"]}" '
         f'data-chapter="{claim["chapter"]}"><p>{badge(claim)} {escape(claim["statement"])}{part}</p>{explains}'
@@ -279,11 +282,12 @@ class Number(SphinxRole):
 
 
 class Count(SphinxRole):
-    """``{claims-count}`verdict```: how many have it; ``all`` counts all claims, ``statements`` parts as one."""
+    """``{claims-count}`verdict```: how many have it; ``all``, ``statements`` (parts as one), ``own`` (the paper's)."""
 
     def run(self):
         claims = read(self.env)["claims"]
-        counts = {"all": len(claims), "statements": len({c["of_statement"] or c["id"] for c in claims})}
+        named = lambda some: len({c["of_statement"] or c["id"] for c in some})
+        counts = {"all": len(claims), "statements": named(claims), "own": named(c for c in claims if not c["later"])}
         number = counts.get(self.text, [c["verdict"] for c in claims].count(self.text))
         return [nodes.Text(str(number))], []
 

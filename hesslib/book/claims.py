@@ -295,7 +295,7 @@ def context(claim: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         if found and found.count:
             number, interval = judging.estimate(found.values, entry.get("of", "mean"), entry.get("scale", "linear"))
             text = numbers.measurement(number, interval, entry.get("format", ""), entry.get("of") == "share")
-        record = found.record() if found and found.count else None
+        record = {**found.record(), "mean": seven(number)} if found and found.count else None  # as it is shown
         yield entry.get("name", ""), {"quantity": entry["quantity"], "measured": text, "numbers": record}
 
 
@@ -304,7 +304,7 @@ def explained(claim: dict[str, Any], verdict: str, names: dict[str, Any]) -> str
     text = claim.get("explains", "")
     text = text.get(verdict, "") if isinstance(text, dict) else text if verdict != judging.HOLDS else ""
     try:
-        return text.format(**names).strip()
+        return numbers.prose(text.format(**names))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         if verdict in (judging.NOT_RUN, judging.UNMET):
             return ""
@@ -331,19 +331,21 @@ def evaluate(claim: dict[str, Any]) -> dict[str, Any]:
     finite = lambda v: None if not np.isfinite(v) else seven(v)
     return {
         "id": claim["id"], "chapter": claim["chapter"], "section": str(claim["section"]),
-        "paper": str(claim["paper"]), "statement": claim["statement"].strip(), "part": str(claim.get("part", "")),
+        "paper": str(claim["paper"]),
+        "statement": numbers.prose(claim["statement"]), "part": str(claim.get("part", "")),
         "of_statement": claim.get("of_statement", ""), "setting": claim.get("setting", ""),
         "later": bool(claim.get("later", False)),
-        "quantity": claim["quantity"].strip(), "statistic": claim.get("of", "mean"),
+        "quantity": numbers.prose(claim["quantity"]), "statistic": claim.get("of", "mean"),
         "scale": claim.get("scale", "linear"), "results": claim["results"], "where": claim.get("where", {}),
         "expression": expression(claim), "premises": [p["text"] for p in listed(claim.get("premise"))],
         "bound": judging.demand(low, high, percent), "limits": [finite(low), finite(high)],
-        "same": claim.get("same", claim.get("different", "")), "why": judging.reason(claim).strip(),
-        "registered": str(claim["registered"]), "before": claim.get("before", []),
+        "same": claim.get("same", claim.get("different", "")), "why": numbers.prose(judging.reason(claim)),
+        "registered": str(claim["registered"]),
+        "before": [{k: numbers.prose(str(v)) for k, v in old.items()} for old in claim.get("before", [])],
         "value": None if number is None else seven(number), "interval": interval and [finite(v) for v in interval],
         "measured": text, "numbers": found.record() if found and there else None,
         "runs": found.count if found else 0, "stored": len(labels), "left_out": found.left_out if found else 0,
-        "verdict": verdict, "source": origin(claim["results"]), "date": join("date"), "device": join("device"),
+        "verdict": verdict, "source": origin(claim["results"]), "date": join("date"), "device": numbers.devices(labels),
     }  # fmt: skip
 
 

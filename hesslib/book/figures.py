@@ -107,14 +107,19 @@ def thousands(ax) -> None:
 
 
 def sparse_ticks(axis) -> None:
-    """On a logarithmic axis of less than two powers of ten, name between these 2 and 5 times them alone, in full."""
+    """On a logarithmic axis of less than two powers of ten, name these and 2 and 5 times them, in full.
+
+    Where fewer than two of these are in view, name every tick.
+    """
     if axis.get_scale() != "log":
         return
     low, high = sorted(axis.get_view_interval())
-    powers = [e for e in range(-20, 20) if low <= 10.0**e <= high]
-    first = lambda v: round(v / 10 ** np.floor(np.log10(v) + 1e-9))
-    name = lambda v, _: f"{v:,g}" if len(powers) < 2 and first(v) in (2, 5) else ""
-    axis.set_minor_formatter(FuncFormatter(name))
+    named = [c * 10.0**e for e in range(-20, 20) for c in (1, 2, 5) if low <= c * 10.0**e <= high]
+    short = sum(f"{v:e}"[0] == "1" for v in named) < 2
+    wanted = lambda v: short and (len(named) < 2 or np.isclose(v, named).any())
+    axis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:,g}" if wanted(v) else ""))
+    if short:
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
 
 
 def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:

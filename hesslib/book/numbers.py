@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)(?=%?(?:$|[^\w.]))")
@@ -26,6 +27,16 @@ def typeset(text: str, tex: bool = True) -> str:
         return mantissa.replace("-", "−").replace("inf", "∞") + power
 
     return re.sub(r"(?<=[\d$])%", " %", NUMBER.sub(one, text))
+
+
+def prose(text: str) -> str:
+    """A sentence of the ledger as it is printed: its numbers typeset, a true minus between terms."""
+    return re.sub(r"(?<=[\w)]) - (?=[\w(])", "\u00a0−\u00a0", typeset(text.strip(), tex=False))
+
+
+def devices(labels: Iterable[dict[str, Any]]) -> str:
+    """The machines that labels name, each once; older labels speak of '1 threads'."""
+    return "; ".join(sorted({re.sub(r"\b1 threads\b", "1 thread", label["device"]) for label in labels}))
 
 
 def written(value: Any, spec: str = "", tex: bool = True) -> str:

@@ -29,6 +29,7 @@ from filelock import FileLock
 from .._files import StorageError, replacing
 from . import closure as closures
 from .engine import compute
+from .numbers import devices
 from .paths import ROOT
 from .provenance import array_checksum, commit, key_of, label_checksum, provenance, seal
 
@@ -269,11 +270,10 @@ class Sweep:
         dates = sorted(m["date"] for m in self.made)
         seconds = sum(m["seconds"] for m in self.made)
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-        devices = ", ".join(sorted({m["device"] for m in self.made}))
         imported = sum("imported" in m for m in self.made)
         commits = {m["commit"] + ("" if m["clean"] else " with changes") for m in self.made if "imported" not in m}
         commits = ", ".join(sorted(commits))
         commits = f", commit {commits}" if commits else ""
         kept = f", {imported} with a label from before the code was recorded" if imported else ""
         runs = f"{len(self)} of {self.asked} stored runs of {self.name}"
-        return f"{runs}, {when}, {seconds:.0f} s on {devices}{commits}{kept}{old}"
+        return f"{runs}, {when}, {seconds:,.0f} s on {devices(self.made)}{commits}{kept}{old}"

@@ -70,7 +70,20 @@ class Estimate:
         if not self:
             return "not run"
         spec = spec.replace("d", ".1f") or ".3g"
-        return format(self.mean, spec) + (f" ± {format(self.sd, spec)}" if self.count > 1 else "")
+        if self.count == 1:
+            return format(self.mean, spec)
+        if spec.endswith("g") and self.sd > 1e-4 * abs(self.mean):
+            return self._rounded(spec)
+        return f"{format(self.mean, spec)} ± {format(self.sd, spec)}"
+
+    def _rounded(self, spec: str) -> str:
+        """Mean and deviation to the same place, the second digit of the deviation, and with one power of ten."""
+        plain = not self.mean or 1e-3 <= abs(self.mean) < 1e6
+        power = 0 if plain else math.floor(math.log10(abs(self.mean)))
+        decimals = max(0, 1 + power - math.floor(math.log10(self.sd)))
+        end, sign = f"e{power:+03d}" if power else "", "+" * spec.startswith("+")
+        write = lambda v, sign="": f"{v / 10.0**power:{sign},.{decimals}f}{end}"
+        return f"{write(self.mean, sign)} ± {write(self.sd)}"
 
     def __str__(self) -> str:
         return format(self, "")
@@ -150,7 +163,7 @@ def say(text: str, **values: Any) -> None:
     left = len(paragraphs) - len(kept)
     if left:
         what = "A paragraph is" if left == 1 else f"{left} paragraphs are"
-        kept.append(f"*{what} left out here: of {', '.join(without)} nothing was run, or it is not defined.*")
+        kept.append(f"*{what} left out: what it needs of {', '.join(without)} is not computed, or not defined.*")
     show("\n\n".join(kept), numbers={n: kept_number(v) for n, v in values.items() if kept_number(v) is not None})
 
 

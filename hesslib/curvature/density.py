@@ -21,8 +21,9 @@ class SpectralDensity:
     """Stochastic Lanczos quadrature of a spectrum of M eigenvalues.
 
     Attributes:
-        nodes, weights: (probes, steps); each probe's weights sum to one, unused places weigh 0.
-        dimension: M.
+        nodes: (probes, steps), the places of the quadrature.
+        weights: (probes, steps); each probe's sum to one, unused places weigh 0.
+        dimension: the number M of eigenvalues.
         deflated: eigenvalues (d,) taken out beforehand and known exactly.
         products: matrix-vector products spent.
         residuals: (probes, steps), of the Ritz vectors that belong to the nodes.

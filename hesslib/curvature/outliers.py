@@ -17,10 +17,10 @@ def count_outliers(
 ) -> int:
     """Number of large eigenvalues, by one of the paper's rules.
 
-    With lambda_1 >= lambda_2 >= ... the count is the i that maximises
+    With ``lambda_1 >= lambda_2 >= ...`` the count is the i that maximises
 
-    * ``"gap"``: lambda_i - lambda_{i+1};
-    * ``"ratio"``: lambda_i / lambda_{i+1}, among eigenvalues above ``cutoff`` (default: 1e-6 of the largest,
+    * ``"gap"``: ``lambda_i - lambda_{i+1}``;
+    * ``"ratio"``: ``lambda_i / lambda_{i+1}``, among eigenvalues above ``cutoff`` (default: 1e-6 of the largest,
       since below rounding error ratios mean nothing);
     * ``"elbow"``: the distance of the scree plot (rank, log lambda) from the chord between its ends, both
       axes scaled to [0, 1], over eigenvalues above ``cutoff`` (default as for ratio);

@@ -61,6 +61,18 @@ def barrier(positions: Sequence[float], losses: Sequence[float]) -> float:
     return float(inside - max(losses[t == 0].max(), losses[t == 1].max()))
 
 
+def rise_factor(positions: Sequence[float], losses: Sequence[float]) -> float:
+    """The highest loss between the ends (positions 0 to 1) over that of the higher of them; 1 is no barrier.
+
+    Example:
+        >>> from hesslib.experiments.landscape import rise_factor
+        >>> rise_factor([-1, 0, 0.5, 1], [9.0, 1.0, 4.0, 2.0])
+        2.0
+    """
+    t, losses = np.asarray(positions, dtype=float), np.asarray(losses, dtype=float)
+    return 1 + barrier(t, losses) / float(losses[(t == 0) | (t == 1)].max())
+
+
 def on_plane(
     model: nn.Module, points: Sequence[Tensor], function: Callable[[nn.Module], float], size: int = 25
 ) -> dict[str, np.ndarray]:

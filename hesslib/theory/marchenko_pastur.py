@@ -85,7 +85,7 @@ class MarchenkoPastur:
 
 
 class DeformedMarchenkoPastur:
-    """Limit of the spectrum of Sigma^(1/2) X X' Sigma^(1/2) / N for any population covariance Sigma.
+    """Limit of the spectrum of ``Sigma^(1/2) X X' Sigma^(1/2) / N`` for any population covariance Sigma.
 
     The Stieltjes transform v of the spectrum of the N x N companion matrix solves, at z in the upper half plane,
     z = -1/v + ratio * mean(t / (1 + t v)) over the population eigenvalues t (Silverstein 1995). On the real axis, with

@@ -60,7 +60,7 @@ def spike_deviation(ell: ArrayLike, ratio: float, examples: int, excess_kurtosis
 
     Args:
         ell, ratio: as in ``spike_location``.
-        examples: N.
+        examples: the number N of examples.
         excess_kurtosis: k, at least -2.
     """
     if not examples >= 1 or not excess_kurtosis >= -2:
@@ -74,11 +74,12 @@ def spiked_wishart(ell: float, parameters: int, examples: int, seed: int) -> tup
 
     Householder rotations turn a normal X (M, N) into a bidiagonal matrix of independent chi variables and leave the
     spike's direction alone (Bloemendal & Virag 2013), so eigenvalues, and the squared first components of the
-    eigenvectors as overlaps, have exactly the distribution of those of Sigma^(1/2) X X' Sigma^(1/2) / N.
+    eigenvectors as overlaps, have exactly the distribution of those of ``Sigma^(1/2) X X' Sigma^(1/2) / N``.
 
     Args:
         ell: the spike, positive; the other population eigenvalues are one.
-        parameters, examples: M and N, at least 2.
+        parameters: M, at least 2.
+        examples: N, at least 2.
         seed: of the chi variables; it fixes them whatever ell is.
 
     Returns:

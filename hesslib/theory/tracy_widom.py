@@ -108,7 +108,8 @@ def edge_scale(
     M and N are not close to each other (Feldheim & Sodin 2010).
 
     Args:
-        parameters, examples: M and N, at least 2.
+        parameters: M, at least 2.
+        examples: N, at least 2.
         variance: of the entries.
         side: of the bulk, "right" or "left"; left needs M and N to differ.
     """

@@ -40,6 +40,10 @@ def shown(monkeypatch):
         (Estimate([0.9, 0.96, 0.93]), ".2f", "0.93 ± 0.03"),
         (Estimate([1e-4, 3e-4]), ".0e", r"$2\times10^{-4}$ ± $1\times10^{-4}$"),
         (Estimate([-1.0]), ".1f", "−1.0"),
+        (Estimate([3.3, 3.5]), ".2g", "3.40 ± 0.14"),
+        (Estimate([1131, 1199]), ".3g", "1,165 ± 48"),
+        (Estimate([2.3e-4, 2.8e-4]), ".2g", r"$2.55\times10^{-4}$ ± $0.35\times10^{-4}$"),
+        (Estimate([0.5, 0.5]), ".2g", "0.5 ± 0"),
         (Estimate([]), ".1f", "not run"),
     ],
 )
@@ -88,7 +92,7 @@ def test_a_paragraph_without_its_numbers_is_left_out_and_said_to_be(shown):
     assert words.split("\n\n") == [
         "The largest of 5,000 is 2.25.",
         "A last word.",
-        "*A paragraph is left out here: of spectrum, `share` nothing was run, or it is not defined.*",
+        "*A paragraph is left out: what it needs of spectrum, `share` is not computed, or not defined.*",
     ]
     assert metadata["numbers"] == {"M": 5000, "top": 2.25}
 
