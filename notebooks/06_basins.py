@@ -293,9 +293,9 @@ on_early = lambda of: (Estimate(v, of="basins_early") for v in np.array([of(r) f
 (at, peak, top, rest_top, _), (soon, rest_soon, *_), (quadratic, rest, inside, *_) = map(on_early, (peak_of, partial(parts_of, last=10), parts_of))
 say(
     """**Reading.** On CIFAR-10 the loss is {before:.2g} at the switch and highest at step {at:.0f}, with {peak:.0f}. There the quadratic form in the 50 leading eigenvectors gives {top:.2g} times the rise, and the displacement without its
-    leading part {rest_top:.2g} of it. Over the first ten steps, most of them before the jump, it is {soon:.2g} and {rest_soon:.2g} (medians).
+    leading part {rest_top:.2g} of it. Over the first ten steps, most of them before the jump, they give {soon:.2g} and {rest_soon:.2g} times the rise (medians).
 
-    Over 200 steps they are {quadratic:.2g} and {rest:.2g}: most of these steps come after the jump, where the network has lost much of what it had learnt (the mean loss over the second hundred steps is {after:.2g}, that of a guess
+    Over 200 steps they give {quadratic:.2g} and {rest:.2g} times the rise. Most of these steps come after the jump, where the network has lost much of what it had learnt (the mean loss over the second hundred steps is {after:.2g}, that of a guess
     2.3). The leading part then holds {inside:.1f} % of the squared length of the displacement, and the Hessian at the switch {word}.""",
     before=Estimate([r["loss"] for r in early_runs.results], of="basins_early"), at=at, peak=peak, top=top, rest_top=rest_top, soon=soon, rest_soon=rest_soon, quadratic=quadratic, rest=rest,
     after=Estimate([r["loss"] + r["rise"][0][101:].mean() for r in early_runs.results], of="basins_early"), inside=inside, word="still describes the loss" if 0.5 <= quadratic.mean <= 2 else "no longer describes the loss",
@@ -396,10 +396,9 @@ over_pass = pass_between(plane, 1, 2)
 # %% tags=["hide-input"]
 ax = figures.panel("", "distance towards the end of Part I", "distance across")
 figures.contours(ax, *(plane[k] for k in ("x", "y", "values")))
-for (a, b), name in zip(plane["points"], ("start", "end of Part I", "end of small batches")):
-    ax.plot([a], [b], "o", ms=6, color=figures.COLORS["theory"], label=name)
-    side_of = {"xytext": (-6, 7), "ha": "right"} if a > plane["x"].mean() else {"xytext": (6, 7)}
-    ax.annotate(name, (a, b), **side_of, textcoords="offset points", fontsize=9, bbox={"fc": "white", "ec": "none", "alpha": 0.85, "pad": 1})
+for (a, b), name, mark in zip(plane["points"], ("start", "end of Part I", "end of small batches"), "os^"):
+    ax.plot([a], [b], mark, ms=7, ls="", color=figures.COLORS["theory"], label=name)
+ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
 ax.set_aspect("equal")
 at = [float(plane["values"][np.argmin(abs(plane["y"] - b)), np.argmin(abs(plane["x"] - a))]) for a, b in plane["points"]]
 figures.figure(

@@ -138,7 +138,7 @@ figures.table([*head, "right, %"], rows)
 # %% [markdown]
 # ## Bulk and outliers
 #
-# The figures rank the magnitudes of all eigenvalues of $H$, before and after training; rings are negative ones. The line stands at rank $C$.
+# The figures show the magnitudes of all eigenvalues of $H$ in falling order, before and after training; rings are negative ones. The line stands at rank $C$.
 
 # %%
 COLOR = {
@@ -198,8 +198,9 @@ for n in NETWORKS:
         part = stored.where(network=n, after=after).results
         each = np.array([[r["loss"], *measured(r)] for r in part]).reshape(-1, 6).T
         classes_of = f" ({part[0]['classes']})" if part else ""
-        forms = (".2g", ".0f", ".0f", ".0f", ".1g", ".2g")
-        cells = [written(Estimate(v), form) for v, form in zip(each, forms)]
+        forms = (".0f", ".0f", ".0f", ".1g", ".2g")
+        cells = [written(Estimate(v), form) for v, form in zip(each[1:], forms)]
+        cells.insert(0, written(Estimate(each[0]).mean, ".2g"))
         rows.append([n + classes_of, after, *cells])
 
 # %% tags=["hide-input"]

@@ -54,8 +54,8 @@ def test_what_our_commands_make_is_marked_as_made():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 3985,
-    "theory": 490,
+    "curvature": 3986,
+    "theory": 492,
     "experiments": 2500,
     "book": 3737,
     "": 447,
