@@ -31,7 +31,8 @@ def typeset(text: str, tex: bool = True) -> str:
 
 def prose(text: str) -> str:
     """A sentence of the ledger as it is printed: its numbers typeset, a true minus between terms."""
-    return re.sub(r"(?<=[\w)]) - (?=[\w(])", "\u00a0−\u00a0", typeset(text.strip(), tex=False))
+    powers = re.sub(r"(?<![\d.])1×10", "10", typeset(text.strip(), tex=False))
+    return re.sub(r"(?<=[\w)]) - (?=[\w(])", "\u00a0−\u00a0", powers)
 
 
 def devices(labels: Iterable[dict[str, Any]]) -> str:

@@ -41,3 +41,23 @@ def summand_norms(risk: EmpiricalRisk, slopes: Tensor, chunk: int = 50) -> Tenso
     theta = torch.cat([torch.zeros_like(z[0]), *(p.flatten() for _, p in later)])
     norm = lambda z, length, slope: hessian(output)(theta, z, length, slope).square().sum().sqrt()
     return vmap(norm, chunk_size=chunk)(z, length, slopes)
+
+
+def class_means(risk: EmpiricalRisk) -> Tensor:
+    """What is left of G where gradients are replaced by class means, as a square root (C C, M): G is about B' B.
+
+    G = 1/N sum_n sum_l p_nl g_nl g_nl' with g_nl = J_n' (p_n - e_l), the gradient that example n would have with label l
+    (Papyan 2019). Each g_nl gives way to its mean over the examples of the same class, weighted by p_nl. Needs
+    cross-entropy, outputs (N, C) and one batch.
+    """
+    (x, y), k = risk.batches[0], risk.num_outputs
+    weights = {name: w.clone().requires_grad_() for name, w in risk.parameters.items()}
+    outputs, found = risk.outputs(weights, x), []
+    p = outputs.detach().softmax(1)
+    for c in y.unique():
+        own = p[y == c]
+        pulled = own.T[:, :, None] * (own - torch.eye(k).to(p)[:, None]) / len(x)  # (label, example, output)
+        options = {"retain_graph": True, "is_grads_batched": True}
+        parts = torch.autograd.grad(outputs[y == c], list(weights.values()), pulled, **options)
+        found.append(torch.cat([g.flatten(1) for g in parts], 1) / (own.sum(0) / len(x)).sqrt()[:, None])
+    return torch.cat(found)

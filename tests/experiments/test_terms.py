@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from hesslib import EmpiricalRisk
+from hesslib import EmpiricalRisk, jacobian
+from hesslib.experiments.data import blobs
 from hesslib.experiments.models import fully_connected
-from hesslib.experiments.terms import curvature_of_outputs, output_slopes, summand_norms
+from hesslib.experiments.terms import class_means, curvature_of_outputs, output_slopes, summand_norms
 
 
 @pytest.fixture
@@ -47,3 +48,21 @@ def test_the_test_of_correlation_tells_correlated_slopes_from_independent_ones(r
     )  # two clusters, and slopes that tell them apart
     split = EmpiricalRisk(risk.model, x, risk.batches[0][1])
     assert distance_to_dealt(split, (torch.arange(40) % 2 * 2.0 - 1)[:, None].double().expand(40, 3)) > 1.25
+
+
+def test_class_means_are_weighted_means_of_the_gradients_of_all_labels():
+    data = blobs(30, 3, 5, seed=0)
+    risk = EmpiricalRisk(fully_connected([5, 4, 3], seed=0), data.inputs, data.targets)
+    p = risk.outputs(risk.parameters, data.inputs).softmax(1)
+    g = torch.einsum("ncm,nlc->nlm", jacobian(risk), p[:, None] - torch.eye(3).double())
+    assert torch.allclose(torch.einsum("nl,nlm,nlk->mk", p, g, g) / 30, risk.ggn().to_dense(), atol=1e-14)
+    cells = [(data.targets == c, label) for c in range(3) for label in range(3)]
+    direct = [p[at, label] @ g[at, label] / (30 * p[at, label].sum()) ** 0.5 for at, label in cells]
+    assert torch.allclose(class_means(risk), torch.stack(direct), atol=1e-14)
+
+
+def test_class_means_are_all_of_g_where_the_examples_of_a_class_are_one():
+    x = torch.eye(3).double().repeat(4, 1)
+    risk = EmpiricalRisk(fully_connected([3, 5, 3], seed=1), x, torch.arange(12) % 3)
+    b = class_means(risk)
+    assert torch.allclose(b.T @ b, risk.ggn().to_dense(), atol=1e-14)

@@ -56,8 +56,8 @@ def test_what_our_commands_make_is_marked_as_made():
 BUDGETS = {
     "curvature": 3986,
     "theory": 492,
-    "experiments": 2500,
-    "book": 3737,
+    "experiments": 2520,
+    "book": 3738,
     "": 447,
 }
 
