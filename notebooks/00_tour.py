@@ -377,8 +377,8 @@ say(
     * **The zeros can be counted, too.** Trained to zero squared error on targets in general position, {met} of {tried} networks have
     $M - NC$ of them exactly ($M$ weights, $N$ examples, $C$ outputs; [Chapter 11](11_zeros.ipynb)).
 
-    * **The noise of small batches keeps the largest eigenvalue low.** With batches of 512 digits it ends {higher:.2f} times as high
-    as with batches of 8 ([Chapter 12](12_noise.ipynb)).
+    * **With small batches the largest eigenvalue stays low.** With all 512 digits in each batch it lies, in the second half of training,
+    {higher:.2f} times as high as with batches of 8 ([Chapter 12](12_noise.ipynb)).
 
     * **Small residual networks and transformers have fewer outliers than classes.** Trained on digits, {networks} of them have {fewest} to
     {most} outliers for 10 classes ([Chapter 13](13_today.ipynb)).""",

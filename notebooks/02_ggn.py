@@ -351,8 +351,8 @@ figures.table(
 # %% tags=["hide-input"]
 say(
     """The rank of $G$ promises $M - N$, here {promised_gp:,} zeros, in the probability reading ({zeros_gp:,} are found) and $M - N(C-1)$, here {promised_g:,}, with the
-    logits ({zeros_g:,} are found). The second matrix is the one that $H$ comes close to when the examples are fitted. Applied to it, the bound
-    $M - N$ is too large by $N(C-2)$.
+    logits ({zeros_g:,} are found). The second matrix is the one that $H$ comes close to when the examples are fitted. The rank promises it
+    $N(C-2)$ zeros fewer than $M - N$.
 
     The rank counts only examples and classes. The structure of the network explains zeros of $H$ itself ([Chapter 1](01_spectrum.ipynb#which-zeros-are-accounted-for)): black
     pixels, inactive units and the softmax account for {explained:,} of the {zeros_h:,} zeros found here. [Chapter 11](11_zeros.ipynb) counts the zeros exactly.""",
@@ -475,21 +475,22 @@ moves = "rises" if made["slope"][-1] > made["slope"][0] else "falls"
 
 # %% tags=["hide-input"]
 say(
-    """**This run.** At the end no eigenvalue of $H$ is further than {moved:.3g} from that of $G$; Weyl's bound is {weyl:.3g}, the largest eigenvalue {top:.3g}. The leading
+    """**This run.** At the end the $i$-th eigenvalue of $H$ differs from the $i$-th of $G$ by at most {moved:.3g}; Weyl's bound is {weyl:.3g}, the largest eigenvalue {top:.3g}. The leading
     eigenspaces overlap to {shared_end:.3f}, at the start to {shared_start:.3f}. The mean norm of the slopes {moves} from {slope_start:.3f} to {slope_end:.3g}.
     The mean slope has {cancel_start:.1f} % of it at the start and {cancel_end:.1f} % at the end, $R$ has {r_start:.1f} % and {r_end:.1f} % of the mean norm of its
-    summands. $R$ is {deal_start:.1f} times as far from the product of the means as with slopes dealt out at random at the start, and {deal_end:.1f} times at the end.
+    summands. $\\|R - \\bar R\\|$ is {deal_start:.1f} times what random dealing gives at the start, and {deal_end:.1f} times at the end.
 
     **Stored runs.** With 1,000 digits the last ratio is {s_start:.2f} at the start and {s_end:.2f} at the end, and 1 is what slopes dealt out at random give. So they are
-    correlated with the second derivatives at the start, and hardly at the end, as the paper supposes. The other premise fares worse: the mean slope has {c_start:.1f} % of
-    the slopes' mean norm at the start and {c_end:.1f} % at the end, depending on the seed. $R$ has {q_start:.1f} % and {q_end:.1f} % of the mean norm of its summands; random
-    signs would leave 3.2 %. From start to end the slopes fall by a factor of {slope_fall:.0f}, the summands by {summand_fall:.0f}, and $R$ by {r_fall:.0f}: most of what makes
+    correlated with the second derivatives at the start; at the end $R$ is a little nearer to the product of the means than by chance. The other premise depends on the seed: the mean slope has
+    {c_start:.1f} % of the slopes' mean norm at the start and {c_low:.0f} to {c_high:.0f} % at the end, and the product of the means {bar_low:.1f} to {bar_high:.1f} times the norm of $R$. $R$ has
+    {q_start:.1f} % and {q_end:.1f} % of the mean norm of its summands; slopes dealt out at random leave $\\|R_\\pi - \\bar R\\|$ at {d_start:.1f} % and {d_low:.0f} to {d_high:.0f} %. From start to end the slopes fall by a factor of {slope_fall:.0f}, the summands by {summand_fall:.0f}, and $R$ by {r_fall:.0f}: most of what makes
     $R$ small is that each example is fitted, and cancelling adds a factor of {extra}.""",
     moved=moved[-1], weyl=weyl[-1], top=end["H"][-1], shared_end=shared[-1], shared_start=shared[0], moves=moves, slope_start=made["slope"][0],
     slope_end=made["slope"][-1], cancel_start=100 * of("mean_slope", "slope", 0), cancel_end=100 * of("mean_slope", "slope", -1),
     r_start=100 * of("residual", "summand", 0), r_end=100 * of("residual", "summand", -1), deal_start=of("difference", "shuffled", 0),
     deal_end=of("difference", "shuffled", -1), s_start=stored("difference", "shuffled", 0), s_end=stored("difference", "shuffled", -1),
-    c_start=percent("mean_slope", "slope", 0), c_end=percent("mean_slope", "slope", -1), q_start=percent("residual", "summand", 0),
+    c_start=percent("mean_slope", "slope", 0), c_low=percent("mean_slope", "slope", -1).low, c_high=percent("mean_slope", "slope", -1).high, bar_low=stored("averaged", "residual", -1).low, bar_high=stored("averaged", "residual", -1).high,
+    d_start=percent("shuffled", "summand", 0), d_low=percent("shuffled", "summand", -1).low, d_high=percent("shuffled", "summand", -1).high, q_start=percent("residual", "summand", 0),
     q_end=percent("residual", "summand", -1), slope_fall=falls("slope"), summand_fall=falls("summand"), r_fall=falls("residual"), extra=f"{extra.low:.1f} to {extra.high:.1f}" if extra else extra,
 )  # fmt: skip
 
@@ -588,7 +589,8 @@ say(
     """In the stored runs the ratio of $R$ to $G$ falls by a factor of {falls:.0f} with the logits and rises by one of {rises:.0f} in the probability reading. With the logits the rank promises no zeros at this
     size, since $N(C-1) > M$, and {zeros_g:,.0f} are found, for the reasons of Chapter 1. The probability reading keeps its promise of $M - N$.
 
-    'Ignore the second term' is therefore right for the logits at the end of training, and wrong for the scalar output of the paper's Equation 5.""",
+    'Ignore the second term' is therefore right for the large eigenvalues with the logits at the end of training. It is wrong for the scalar output of the paper's Equation 5, and for the small eigenvalues
+    a small norm of $R$ says nothing: those below zero come from $R$ alone.""",
     falls=estimate(1 / change[:, 0]), rises=estimate(change[:, 1]), zeros_g=estimate(measures[:, 1, 6]),
 )  # fmt: skip
 
@@ -638,8 +640,6 @@ check("one summand of R by another route, to 1e-10", gap, below=1e-10)
 # are fitted does $R$ itself become small.
 #
 # </details>
-#
-# ## Provenance
 
 # %% tags=["hide-input"]
 foot(p, runs, slope_runs)

@@ -18,7 +18,7 @@
 # > (Section 4.1)? Does the second term of the Hessian contribute symmetrically (Section 3.4)?
 # > [Sagun et al. 2017](../book/references.md)
 #
-# Later work has answered the first three of these questions. This chapter shows some of the answers with the tools of the book, each on a
+# Later work has gone far with the first three of these questions. This chapter shows some of the answers with the tools of the book, each on a
 # network that trains in seconds, and lists the others at its end. $J_n$ is the Jacobian of the outputs at example $n$, $p_n$ the probabilities,
 # $e_c$ the one-hot vector of class $c$, $C$ the number of classes, $\eta$ the step; [all symbols](../book/notation.md).
 
@@ -67,7 +67,8 @@ from torch.nn.utils import parameters_to_vector
 # %% [markdown]
 # ## The edge of stability
 #
-# Under gradient descent with step $\eta$ the largest eigenvalue rises until it reaches $2/\eta$ and then stays near it (Cohen et al. 2021).
+# Under gradient descent with step $\eta$ the largest eigenvalue rises until it reaches $2/\eta$ and then stays near it (Cohen et al. 2021); where it
+# starts above, it falls to it.
 # On a quadratic loss with curvature $\lambda$ along some direction, a step multiplies the distance to the minimum by
 # $1 - \eta\lambda$, which shrinks it only if $\lambda < 2/\eta$. We train a small tanh network on digits shrunk to 7 by 7 pixels, with squared
 # error on one-hot targets and gradient descent on all examples. At some moments we compute the *sharpness*, the largest eigenvalue of
@@ -396,12 +397,12 @@ text = r"""**This run.** The classes carry {clusters_class_here:.2f} of the trac
 
     **Stored runs on clusters.** The classes carry {clusters_class:.2f} of the trace, the pairs {clusters_pair:.2f}, the rest {clusters_within:.2f}.
     The first $C = 5$ eigenvalues of $G_{\text{class}}$ are on average {clusters_match:.2f} times those of $G$. The fifth is {clusters_least:.2f} of
-    the fourth, and behind it $G$ falls by a factor {clusters_drop:.1f}, so the outliers number $C$ and not $C - 1$. In all {clusters_above:.1f}
+    the fourth, and behind it $G$ falls by a factor {clusters_drop:.1f}: here the outliers number $C$ and not $C - 1$. In all {clusters_above:.1f}
     eigenvalues of $G$ lie above the part within cells; class and pair can give at most $C(C-1) = 20$.
 
     **Stored runs on digits.** The shares are {digits_class:.2f}, {digits_pair:.2f} and {digits_within:.2f}. The tenth eigenvalue of
     $G_{\text{class}}$ is only {digits_least:.2f} of the ninth: the class part has $C - 1$ large eigenvalues. Behind the ninth $G$ falls by a factor
-    {digits_before:.2f}, and behind the tenth by {digits_drop:.2f}: pairs and single examples weigh as much as the classes here, so no gap is left."""
+    {digits_before:.2f}, and behind the tenth by {digits_drop:.2f}: pairs and single examples weigh as much as the classes here, so no gap is left. ([Chapter 9](09_population.ipynb) has one, at a loss near 0.3.)"""
 say(text, **{k: v for k, v in found.items() if "{" + k + ":" in text})
 
 # %% [markdown]
@@ -409,7 +410,7 @@ say(text, **{k: v for k, v in found.items() if "{" + k + ":" in text})
 #
 # The paper reads small negative eigenvalues of $H$ as a sign that $R = H - G$ is small, 'unless the second term contributes to the spectrum in an
 # asymmetrical way' (Section 3.4). With one hidden layer $R$ is exactly symmetric about zero ([Chapter 4](04_size.ipynb)). These networks have
-# two, where nothing forces it; we compute the whole spectrum of $R$.
+# two. Nothing forces symmetry there, but the trace of $R$ is still zero, since a ReLU network is linear in each single weight: both sides have the same sum, and may spread it differently.
 
 
 # %%
@@ -624,7 +625,7 @@ if p.scale == "quick":
 # * The sharpness is shown for squared error, where it stays at the edge for long. With cross-entropy it leaves the edge again once the
 #   examples are fitted ([Chapter 1](01_spectrum.ipynb)).
 # * $H$ is not $G$. At the end of training the two have the same outliers ([Chapter 2](02_ggn.ipynb)).
-# * The networks are small, up to 17,000 parameters, and fully connected.
+# * The networks are small, up to 15,370 parameters, and fully connected.
 #
 # ## Try it
 #

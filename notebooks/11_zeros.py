@@ -17,7 +17,7 @@
 # > zero ([Sagun et al. 2017](../book/references.md), Section 2.2, below Equation 5).
 #
 # The paper gives a lower bound. Later work asks for the number itself, and for some networks it is a theorem. This chapter counts the zeros of $H = G + R$ and of
-# both terms, compares the counts with these theorems and with published numbers, and accounts one by one for the zeros of small networks like those of Chapters 1 to 4. An
+# both terms, compares the counts with these theorems and with published numbers, and looks for the reasons of the zeros of small networks like those of Chapters 1 to 4. An
 # eigenvalue counts as zero if its magnitude is at most $10^{-12}$ of the largest; the rank is the number of the others. $C$ is the number of classes; [all symbols](../book/notation.md).
 
 # %% tags=["parameters", "hide-input"]
@@ -130,7 +130,7 @@ figures.figure(
 )  # fmt: skip
 say(
     """Of the {count} ranks of this run {agree} equal the formulas. At $m = 4$, with $M = {m4}$, they leave {z4} zeros of $H$ and {g4} of
-    $G$; the paper's $M - N$ is {sagun}.
+    $G$. The paper's $M - N$ is {sagun}, more than either: an example gives $G$ a rank of $C - 1$, not of one.
 
     Of the {stored} ranks of the stored runs (nine widths) {published} equal the published ones.""",
     agree=sum(r[f"rank_{k}"] == r[f"formula_{k}"] for r in here.values() for k in "HGR"), count=3 * len(here), stored=len(as_published) or None,
@@ -192,7 +192,7 @@ say(
     formula's with tanh at $m = 24$, since the second derivative of tanh gives each example a term of its own.
 
     The eigenvalues beyond the formula are small but not zero. As many of the largest as the formula counts carry {carried_relu:.2f} % (ReLU) and
-    {carried_tanh:.2f} % (tanh) of the sum of the magnitudes of $H$ at $m = 24$. In this sense the formula stays a good estimate.""",
+    {carried_tanh:.2f} % (tanh) of the sum of the magnitudes of $H$ at $m = 24$. But the sizes show no drop at the formula's rank, so this does not make it an estimate of the rank.""",
     relu4=over("relu", "H", 4), tanh4=over("tanh", "H", 4), relu24=over("relu", "H", 24), tanh24=over("tanh", "H", 24), tanhR=over("tanh", "R", 24), of_all=len(smooth) or None,
     full=sum(r["rank_H"] == r["parameters"] - 24 * m for m, r in smooth),
     carried_relu=Estimate(100 * over("relu", "H", 24, name="carried").values, "`activation_rank`"),
@@ -305,10 +305,10 @@ say(
 # figure). At a random start $R$ is not zero, and the zeros of
 # $H$ are fewer (crosses): the directions orthogonal to all inputs, the bias among them, for each of the 20 units.
 #
-# ## Every zero of one network
+# ## Which zeros have a reason
 #
 # Cross-entropy has no such minimum, and ReLU units add zeros of their own. The directions along which the outputs, up to a common shift, do not move to
-# first order are the zeros of $G$. They come from seven reasons (`account`).
+# first order are the zeros of $G$. We know seven reasons for them (`account`).
 #
 # * **Black** pixels, dead **pairs** of input and unit, and **dependent** inputs: the weights into a unit act only through the inputs of those examples on which
 #   the unit, and some path from it to the outputs, is active ([Chapter 1](01_spectrum.ipynb#which-zeros-are-accounted-for)).
@@ -409,8 +409,8 @@ def cells(runs, i):
 
 
 rows = [[name, moment, *cells(runs, i)] for name, runs in named for i, moment in enumerate(("start", "end"))]  # fmt: skip
-head = ["network", "", *REASONS, "$G$: sum", "equal weights", "counted"]
-figures.table([*head, "$H$: sum", "equal weights", "counted"], rows, fold="The same as numbers")  # fmt: skip
+head = ["network", "", *REASONS, "$G$: sum", "with equal weights", "in $G$ itself"]
+figures.table([*head, "$H$: sum", "with equal weights", "in $H$ itself"], rows, fold="The same as numbers")  # fmt: skip
 
 # %% tags=["hide-input"]
 left, left_H = differences(today.values(), ""), differences(today.values(), "_H")
@@ -423,13 +423,14 @@ say(
     """**This run.** The sum of the reasons misses {worst} of $G$ in any network. Fitted examples add up to {faded} to the count
     at $10^{-12}$.
 
-    **Stored runs.** With one hidden layer the sum equals the count in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
+    **Stored runs.** With one hidden layer the sum equals the count with equal weights in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
     {two_all}, and up to {most} zeros are missing: changes of several units at once that the next layers undo and that no single unit explains. Over all
-    networks the reasons explain {total:.1f} % of the zeros. Fitting adds up to {extra:,} zeros at the end.
+    networks the reasons explain {total:.1f} % of the zeros. The number of examples explains {by_examples} of them, since an example has rank $C - 1$. Fitting adds up to {extra:,} zeros at the end.
 
     For $H$ only the reasons that hold at second order count: black pixels, pairs, dependent inputs of the first layer, and shifts (`structural_zeros`). They explain
-    {total_H:.1f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: the loss stays the same along the curve, but unless the
-    unit's gradient is zero the curve's own bend keeps its tangent from being a zero of $H$.""",
+    {total_H:.1f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: it traces a curve of equal loss, and along the tangent of a
+    curve that bends $H$ is zero only where the unit's gradient is.""",
+    by_examples=sum(int(np.asarray(r["reasons"])[:, -1].sum()) for r in accounts.results) or "none",
     worst=f"at most {left[0].max():.0f} zeros" if left[0].max() else "no zero", faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
     two=int(double[0]), two_all=double[1] or None, most=int(kept[0].max()) if kept.size else None, total=total(""), extra=int(kept[1].max()) if kept.size else None, total_H=total("_H"),
     extra_H=int(kept_H[1].max()) if kept.size else None,
@@ -440,8 +441,8 @@ say(
 #
 # [Chapter 2](02_ggn.ipynb) has two readings of the paper's $G$. With the logits it stands for $H$ once examples are fitted, but has rank $N(C-1)$; with the probability
 # it has rank $N$, but fades. [Korbit and Zanon (2026)](../book/references.md) write cross-entropy as a function of one number for each example, the *margin* of the true
-# class against the rest, $z_y - \log \sum_{c \ne y} e^{z_c}$. Its loss $\log(1 + e^{-\text{margin}})$ is convex, and the Equation 5 of this single
-# output is a Gauss-Newton matrix. With $q_c = p_c / (1 - p_y)$ for $c \ne y$ the Gauss-Newton matrix of the logits splits exactly,
+# class against the rest, $z_y - \log \sum_{c \ne y} e^{z_c}$. Its loss $\log(1 + e^{-\text{margin}})$ is convex, and the paper's first term with the margin as the
+# one output is a Gauss-Newton matrix. With $q_c = p_c / (1 - p_y)$ for $c \ne y$ and $q_y = 0$ the Gauss-Newton matrix of the logits splits exactly,
 #
 # $$
 # \operatorname{diag}(p) - pp^\top = \underbrace{p_y (1 - p_y)\,(e_y - q)(e_y - q)^\top}_{\text{true class against the rest}}
@@ -513,7 +514,7 @@ axes = {"xlabel": "rank from the largest", "ylabel": "eigenvalue / largest of $G
 spectra = figures.here_and_stored(draw_parts, [now], relu, "digits, this run, end", "digits, stored, end", **axes)  # fmt: skip
 figures.figure(
     "fig_reading", shares, *spectra,
-    caption="The two parts of $G$. First panel: the share of the trace along training (the start is drawn at 1). The others: leading eigenvalues at the end.",
+    caption="The two parts of $G$. First panel: the share of the trace along training (iteration 0 is drawn at 1, since the axis is logarithmic). The others: leading eigenvalues at the end.",
     alt=f"Share of the trace of G that the true class against the rest carries along training, {now['share'][0]:.2f} to {now['share'][-1]:.2f} in this run; and leading "
     "eigenvalues of G and of both parts at the end on logarithmic axes.",
 )  # fmt: skip
@@ -586,7 +587,7 @@ say(
     """**This run.** $H$ has {h_start:.3f} at the start and {h_end:.3f} at the end, each from about {number:,} eigenvalues; one such mean scatters by about {error:.3f}. Ten Gaussian
     matrices of order 300 have {null:.3f}.
 
-    **Stored runs.** On digits with ReLU $H$ has {r_start:.4f} at the start and {r_end:.4f} at the end, and $G$ has {g_start:.4f} and {g_end:.4f}. All are far from Poisson.""",
+    **Stored runs.** On digits with ReLU $H$ has {r_start:.4f} at the start and {r_end:.4f} at the end, and $G$ has {g_start:.4f} and {g_end:.4f}. All are far from Poisson; at the start $H$ lies a little below the Gaussian value.""",
     h_start=now["spacing_H"][0], h_end=now["spacing_H"][-1], number=int(now["number_H"][-1]), error=0.25 / np.sqrt(max(1, now["number_H"][-1])), null=null.mean,
     r_start=spacing(relu, "H", 0), r_end=spacing(relu, "H", -1), g_start=spacing(relu, "G", 0), g_end=spacing(relu, "G", -1),
 )  # fmt: skip

@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Why the step and the batch decide
+# # What the step and the batch do to the largest eigenvalue
 #
 # > **The paper's observation.** The large batch ends where the eigenvalues are larger (Section 3.3, Figure 4), and the step size has something to do
 # > with it. [Sagun et al. 2017](../book/references.md)
@@ -183,7 +183,7 @@ figures.table([*head, "loss at the end, thousandths", "runs"], rows)
 # %% [markdown]
 # The table has means over the second half of training, with the standard deviation over seeds. The gradient of a small batch points where the curvature
 # of that very batch is large. So its steps come to the edge where the largest eigenvalue of the whole loss still lies below it, the lower the
-# smaller the batch. For large batches the two are nearly one.
+# smaller the batch. For large batches the two are nearly equal.
 #
 # [Liao et al. (2026)](../book/references.md) derive that the gap between the largest eigenvalue and its value under gradient descent is proportional to the variance of the
 # gradients, thus to $1/B$, and fit a slope to their own measurements.
@@ -318,8 +318,8 @@ found["high"] = Estimate([np.max(r["batch_sharpness"]) / 4 for r
 # %% tags=["hide-input"]
 say(
     r"""**Stored runs**, in units of $2/\eta$. With all examples the largest eigenvalue rises to {peak:.2f} and ends at {end:.2f}. With batches of 16 the batch
-    sharpness comes up to {high:.2f} on the way and ends at {own:.2f}. On this page, too, the sharpness at the end says how well the examples are fitted; what the
-    step allows is seen while the network is learning.""",
+    sharpness comes up to {high:.2f} on the way and ends at {own:.2f}. So with all examples this step never meets the edge, and with small batches the batch sharpness comes to it on the way and falls with the
+    loss. (With all examples the batch sharpness is the curvature along the gradient, here near zero: the gradient does not lie along the leading eigenvector.)""",
     **found,
 )  # fmt: skip
 
@@ -352,13 +352,13 @@ curved = at["batch_sharpness_10"].mean / at["sharpness_10"].mean
 # %% tags=["hide-input"]
 say(
     r"""**Stored runs.** The steps of the small batch meet a curvature {curved:.1f} times the largest eigenvalue of the whole loss: its batch sharpness is {small:.2f} of the
-    edge, where the largest eigenvalue is only {top:.2f} of it. The small batch is held back by the curvature of its own batches, while that of the whole loss is
-    far below $2/\eta$. While it learns, it stays in flatter places.""",
+    edge, where the largest eigenvalue is only {top:.2f} of it. So its own batches may be what holds the small batch back, while the curvature of the whole loss is
+    far below $2/\eta$; three runs do not decide it.""",
     curved=curved, small=at["batch_sharpness_10"], top=at["sharpness_10"],
 )  # fmt: skip
 if at["sharpness_512"]:
     say(
-        """At the same loss the largest eigenvalue of the large batch is {ratio:.1f} times as large, and its batch sharpness is {large:.2f} of the edge.""",
+        """At the same loss the largest eigenvalue of the large batch is {ratio:.1f} times as large, and its batch sharpness, from five batches, is {large:.2f} of the edge.""",
         ratio=ratio, large=at["batch_sharpness_512"],
     )  # fmt: skip
 
@@ -418,15 +418,15 @@ say(
     {here_rest:.3f} with the rest.
 
     **Stored runs.** The ten leading directions hold {share:.0f} % of the squared norm of the batches' gradients and {all:.0f} % of that of the whole gradient. In
-    600 steps this quotient is {plain:.2f} with the whole step, {leading:.3f} within the leading directions, and {rest:.2f} with the rest. Along the
-    leading directions SGD moves to and fro; what is learnt is learnt in the others.""",
+    600 steps the loss at the start over that at the end is {plain:.2f} with the whole step, {leading:.3f} within the leading directions, and {rest:.2f} with the rest. Steps within the
+    leading directions leave the loss where it was; steps outside of them lower it as much as whole steps.""",
     **found,
 )  # fmt: skip
 
 # %% [markdown]
 # ## The edge of Adam
 #
-# Adam divides by $P = \operatorname{diag}(\sqrt{\hat v} + 10^{-8})$ and smooths gradients with $\beta_1 = 0.9$. With $P$ fixed it is stable on a quadratic loss up
+# Adam divides by $P = \operatorname{diag}(\sqrt{\hat v} + 10^{-8})$, with $\hat v$ its running mean of squared gradients, and smooths gradients with $\beta_1 = 0.9$. With $P$ fixed it is stable on a quadratic loss up
 # to a largest eigenvalue of $P^{-1/2} H P^{-1/2}$ of $(2 + 2\beta_1) / ((1 - \beta_1)\,\eta) = 38/\eta$. [Cohen et al. (2022)](../book/references.md) find that
 # full-batch training settles there. Here: the same network, squared error, all examples.
 
@@ -467,7 +467,7 @@ figures.table(["step, stored runs", r"preconditioned, $38/\eta$",
     "largest eigenvalue of $H$"], rows)  # fmt: skip
 
 # %% [markdown]
-# The table has means over the second half. The largest eigenvalue of $H$ itself is no multiple of $1/\eta$ under Adam: the preconditioner gives way, as Cohen
+# The table has means over the second half. The largest eigenvalue of $H$ itself hardly depends on the step under Adam: it is $P$ that adapts, as Cohen
 # et al. (2022) describe.
 #
 # ## Differences of gradients

@@ -65,7 +65,14 @@ def test_page_and_roles_show_what_is_acknowledged(html):
         assert len(part) == 2 and page.count(f'href="#claim-{claim["id"]}"') == 1, claim["id"]
         entry = part[1].split('<div class="ledger-claim"')[0]
         assert f'data-verdict="{claim["verdict"]}"' in entry
-        terms = ["Source" if claim["later"] else "The paper", "Deciding quantity", "Bound", "Why this bound", "Registered", "Runs"]
+        terms = [
+            "Source" if claim["later"] else "The paper",
+            "Deciding quantity",
+            "Bound",
+            "Why this bound",
+            "Registered",
+            "Runs",
+        ]
         terms += ["Measured"] if claim["measured"] else []
         assert all(f"<dt>{term}</dt>" in entry for term in terms), claim["id"]
         assert ('class="explains"' in entry) == bool(claim["explains"])

@@ -49,7 +49,8 @@ def test_ranks_of_the_two_readings():
         rank = lambda output, risk=risk: int(torch.linalg.matrix_rank(risk.ggn(output).to_dense(), rtol=1e-11))
         assert rank("probability") == 6 and rank("logits") == 6 * (classes - 1)
     assert (
-        "$M = 4{,}924$, $N = 1{,}000$ and $C = 10$ the first promises 3,924" in PAGE and 4924 - 1000 == 3924 > 0 > 4924 - 9000
+        "$M = 4{,}924$, $N = 1{,}000$ and $C = 10$ the first promises 3,924" in PAGE
+        and 4924 - 1000 == 3924 > 0 > 4924 - 9000
     )
 
 
