@@ -46,7 +46,7 @@ def summand_norms(risk: EmpiricalRisk, slopes: Tensor, chunk: int = 50) -> Tenso
 def class_means(risk: EmpiricalRisk) -> Tensor:
     """What is left of G where gradients are replaced by class means, as a square root (C C, M): G is about B' B.
 
-    G = 1/N sum_n sum_l p_nl g_nl g_nl' with g_nl = J_n' (p_n - e_l), the gradient that example n would have with label l
+    G = 1/N sum_n sum_l p_nl g_nl g_nl' with g_nl = J_n' (p_n - e_l), the gradient of example n if its label were l
     (Papyan 2019). Each g_nl gives way to its mean over the examples of the same class, weighted by p_nl. Needs
     cross-entropy, outputs (N, C) and one batch.
     """
