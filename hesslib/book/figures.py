@@ -123,7 +123,7 @@ def sparse_ticks(axis) -> None:
 
 
 def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """What a panel shows, as (series, x, y): lines, points, outlines of bands, and corners of steps and bars."""
+    """What a panel shows, as (series, x, y): lines, points, outlines of bands, corners of steps and bars, small images."""
     found = []
     for line in ax.lines:
         if line.get_transform() == ax.transData:  # not those drawn across the whole panel
@@ -138,6 +138,8 @@ def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
     for patch in ax.patches:
         vertices = patch.get_patch_transform().transform(patch.get_path().vertices)
         found.append((patch.get_label(), *vertices.T))
+    for strength in (image.strength for image in ax.images if image.strength.size < 400):  # as numbers, if small
+        found += [(f"row {i}", np.arange(len(row)), row) for i, row in enumerate(strength)]
     floor = getattr(ax, "signed_log_floor", None)
     values = lambda y: y if floor is None else np.sign(y) * floor * (10 ** np.abs(y) - 1)
     return [("" if str(name).startswith("_") else str(name), x, values(y)) for name, x, y in found]
@@ -298,7 +300,7 @@ def tinted(ax, strength, colors, **image) -> None:
     """Draw an image: at each point one of the colours, in five steps the more opaque the stronger, from 0 to 1."""
     tint = to_rgba_array(np.ravel(colors)).reshape(*np.shape(strength), 4)
     tint[..., 3] = np.round(5 * np.clip(strength, 0, 1)) / 5
-    ax.imshow(tint, interpolation="none", **image)
+    ax.imshow(tint, interpolation="none", **image).strength = np.asarray(strength)
     ax.grid(False)
 
 

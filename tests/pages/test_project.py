@@ -57,7 +57,7 @@ BUDGETS = {
     "curvature": 3986,
     "theory": 492,
     "experiments": 2520,
-    "book": 3738,
+    "book": 3740,
     "": 447,
 }
 
