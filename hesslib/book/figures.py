@@ -123,7 +123,7 @@ def sparse_ticks(axis) -> None:
 
 
 def drawn(ax) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """What a panel shows, as (series, x, y): lines, points, outlines of bands, corners of steps and bars, small images."""
+    """What a panel shows, as (series, x, y): lines, points, outlines of bands, corners of steps, bars, small images."""
     found = []
     for line in ax.lines:
         if line.get_transform() == ax.transData:  # not those drawn across the whole panel
