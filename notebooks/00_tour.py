@@ -270,12 +270,8 @@ say(
     the largest goes from {narrow:.1f} to {wide:.1f} ([Chapter 4](04_size.ipynb)).
 
     5. **Large and small batches can end in one valley.** On CIFAR-10 ({lines} stored), on the straight line between the two ends, the
-    training loss {hill} ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)).
-
-    A sign ± stands before the standard deviation over stored runs.""",
-    flat=flat,
-    before=ratio[0],
-    after=ratio[-1],
+    training loss {hill} ([Chapters 5](05_algorithm.ipynb) [and 6](06_basins.ipynb)). (± is the standard deviation over stored runs.)""",
+    **{"flat": flat, "before": ratio[0], "after": ratio[-1]},
     **{
         f"drop_{k}": Estimate(v[k - 1] / v[k] for v in clusters[k])
         for k in clusters

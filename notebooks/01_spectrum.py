@@ -398,7 +398,6 @@ def on(name, measure):
 account = lambda i: lambda r: 100 * r["explained"][i].sum() / r["zeros"][i]
 explained = lambda name, i: on(name, account(i))
 tiny = lambda name: on(name, lambda r: 100 * r["tiny"][1] / r["bulk"][1])
-zero = lambda v: (abs(v) < 1e-12 * v[-1]).sum() / (abs(v) < 1e-3 * v[-1]).sum()
 sums = [sum(r.values()) for r in reasons]
 
 # %%
@@ -419,6 +418,7 @@ figures.table(head, rows)
 
 
 # %% tags=["hide-input"]
+zero = lambda v: (abs(v) < 1e-12 * v[-1]).sum() / (abs(v) < 1e-3 * v[-1]).sum()
 say(
     """In this run these reasons explain {start_sum:,} of {start_zeros:,} zeros at the start and {end_sum:,} of {end_zeros:,} at the end. In the
     stored runs ({d_runs} on digits) they explain {d_start:.1f} % at the start and {d_end:.1f} % at the end on digits, {b_start:.1f} % and {b_end:.1f} % on Gaussian

@@ -405,7 +405,7 @@ if beyond:
     draw_negatives(lows, compared)
     figures.figure(
         "fig_far", edges, lows,
-        caption="The 120 largest and all negative eigenvalues of networks with 200 and 500 hidden units, and with 70 for comparison.",
+        caption="The 120 largest and all negative eigenvalues of wider networks.",
         alt=f"The largest and the negative eigenvalues for {list(compared)} units.",
     )
 

@@ -149,7 +149,7 @@ whole = [found for found in stored if {"small", "control"} <= set(found)]
 # %%
 setting = {"dataset": p.dataset, "width": p.width, "iterations": p.iterations}
 setting |= {"every": p.every, "precision": p.precision, "seed": p.seed}
-here = run and stages_of(step=p.step_size, **setting)  # of the runs above, if among them
+here = run and stages_of(step=p.step_size, **setting)  # one of those above?
 here = here or three_stages(p.step_size, p.large_batch, p.small_batch, **setting)
 if max(r["diverged"] for r in here.values()) >= 0:
     raise ParameterError(f"step_size = {p.step_size}: training diverged; give less")
@@ -279,7 +279,8 @@ figures.figure(
 def parts_of(found, first=1, last=200):
     """Medians over steps: quadratic form and rest over rise; leading share, in %."""
     names = (*PARTS, "along", "across")
-    rise, quadratic, rest, along, across = (found[k][0][first : last + 1] for k in names)
+    taken = (found[k][0][first : last + 1] for k in names)
+    rise, quadratic, rest, along, across = taken
     share = 100 / (1 + (across / along) ** 2)
     return [np.median(v) for v in (quadratic / rise, rest / rise, share)]
 

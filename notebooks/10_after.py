@@ -165,8 +165,7 @@ def draw_sharpness(ax):
             step = part.parameters[0]["step"]
             when, curves = part.results[0]["moments"], part.values("sharpness")
             name = "" if step in here else f"step {step:g}, stored"
-            style = {"lw": 1, "ls": ":"}
-            figures.band(ax, when, curves * step / 2, COLOR[step], name, **style)
+            figures.band(ax, when, curves * step / 2, COLOR[step], name, ls=":")
     ax.axhline(1, color=figures.INK, lw=1, ls="--")
     ax.legend(loc="lower right", fontsize=8)
 

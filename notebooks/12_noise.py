@@ -514,6 +514,7 @@ figures.figure(
 )  # fmt: skip
 
 # %%
+spread = lambda v: f"{np.median(v):.2f} ({min(v):.2f} to {max(v):.2f})"
 rows = []
 for name, results in kinds.items():
     for i, h in ((0, "exact products"), (2, "0.00001"), (3, "0.0001"), (4, "0.001"),
@@ -522,8 +523,7 @@ for name, results in kinds.items():
         low = [r["single"][i, 4] / r["exact"][0] for r in results]
         true = [np.mean(r["exact"] < -1e-4 * r["exact"][-1]) for r in results]
         share = [r["single"][i, 5] / t for r, t in zip(results, true)]
-        rows.append([SPELT.get(name, name), h, *[f"{np.median(v):.2f} ({min(v):.2f} to {max(v):.2f})"
-            for v in (top, low, share)]])  # fmt: skip
+        rows.append([SPELT.get(name, name), h, *map(spread, (top, low, share))])
 head = ["float32, stored runs", "h", "largest eigenvalue", "lowest eigenvalue"]
 figures.table([*head, "share of negatives"], rows)
 
