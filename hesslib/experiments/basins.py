@@ -249,5 +249,5 @@ def ends_of(stages: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
         out |= {f"{name}_loss": tail(result, "train_loss").mean(), f"{name}_test": tests.mean()}
         out |= {f"{name}_scatter": tests.std(), f"{name}_highest": result["train_loss"][1:21].max()}
         out |= {f"{name}_jump": out[f"{name}_highest"] / out["large_loss"]}
-    gain = {"gain": out["small_test"] - out["control_test"], "since": out["small_test"] - out["large_test"]}
-    return out | gain | {"level": out["small_loss"] / out["large_loss"]}
+    out |= {"since": out["small_test"] - out["large_test"], "level": out["small_loss"] / out["large_loss"]}
+    return out | ({"gain": out["small_test"] - out["control_test"]} if "control" in stages else {})
