@@ -365,12 +365,13 @@ figures.figure(
 # %% tags=["hide-input"]
 height = lambda r, key="train_loss": rise_factor(r["positions"], r[key])
 single, averaged = (Estimate(map(height, r), of="basins_arms_line") for r in lines_stored.values())
+times_of = lambda e: "just" if e.high == 1 else f"{e:.3g} times" if e else e
 end_at = lambda t, what="weights_mean", key="train_loss", factor=1: Estimate([factor * r[key][r["positions"] == t][0] for r in lines_stored[what]], of="basins_arms_line")
 say(
-    """**Reading.** On CIFAR-10 ({count} stored {lines}) the highest training loss between the last weights is {single:.3g} times that of the higher end, and between the means of weights {averaged:.3g} times. {word}
+    """**Reading.** On CIFAR-10 ({count} stored {lines}) the highest training loss between the last weights is {single} that of the higher end, and between the means of weights {averaged} that. {word}
     The ends do not lie equally high: between the last weights the loss goes from {loss_0:.2g} to {loss_1:.2g}, between the means from {mean_0:.2g} to {mean_1:.2g}. A line that rises or falls all the way has no barrier by definition, so
     this says less than two ends of one height would. At the means the test accuracy is {test_0:.1f} % for Part I and {test_1:.1f} % for the small batches.""",
-    word="No ridge parts the ends." if max(single.high, averaged.high) <= 1.25 else "A ridge parts them in some runs.", count=len(single) or None, lines="line" if len(single) == 1 else "lines", single=single, averaged=averaged, loss_0=end_at(0, "weights"), loss_1=end_at(1, "weights"),
+    word="No ridge parts the ends." if max(single.high, averaged.high) <= 1.25 else "A ridge parts them in some runs.", count=len(single) or None, lines="line" if len(single) == 1 else "lines", single=times_of(single), averaged=times_of(averaged), loss_0=end_at(0, "weights"), loss_1=end_at(1, "weights"),
     mean_0=end_at(0), mean_1=end_at(1), test_0=end_at(0, key="test_accuracy", factor=100), test_1=end_at(1, key="test_accuracy", factor=100),
 )
 mine_at = {"single": height(line_here), "averaged": height(lines_here["weights_mean"])}

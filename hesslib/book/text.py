@@ -74,7 +74,7 @@ class Estimate:
             return format(self.mean, spec)
         if spec.endswith("g") and self.sd > 1e-4 * abs(self.mean):
             return self._rounded(spec)
-        return f"{format(self.mean, spec)} ± {format(self.sd, spec)}"
+        return f"{format(self.mean, spec)} ± {format(self.sd, spec.removeprefix('+'))}"
 
     def _rounded(self, spec: str) -> str:
         """Mean and deviation to the same place, the second digit of the deviation, and with one power of ten."""

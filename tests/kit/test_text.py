@@ -44,6 +44,7 @@ def shown(monkeypatch):
         (Estimate([1131, 1199]), ".3g", "1,165 ± 48"),
         (Estimate([2.3e-4, 2.8e-4]), ".2g", r"$2.55\times10^{-4}$ ± $0.35\times10^{-4}$"),
         (Estimate([0.5, 0.5]), ".2g", "0.5 ± 0"),
+        (Estimate([0.5, 0.7]), "+.1f", "+0.6 ± 0.1"),
         (Estimate([]), ".1f", "not run"),
     ],
 )
