@@ -133,6 +133,8 @@ def test_the_readme_says_what_the_tour_says():
     plain = lambda text: " ".join(text.split())
     few = re.search(r"Trained on digits, (\d+) of them have (\d+) to (\d+) outliers", plain(tour)).groups()
     assert "{} of them have {} to {} for 10 classes".format(*few) in plain(found)
+    stored, said = r"CIFAR-10 \((\d+) runs? stored\)", r"our (\d+) runs on CIFAR-10"
+    assert re.search(stored, plain(tour))[1] == re.search(said, plain(found))[1]
     assert re.search(r"in (\d of \d) runs", plain(tour))[1] == re.search(r"in (\d of \d) runs", plain(found))[1]
 
 
