@@ -77,10 +77,8 @@ def entry(root: Path, where: str, name: str) -> str:
     short = "hesslib" if f"'{name}'" in exported else package if package == "hesslib.theory" else where
     public = [n for n in getattr(node, "body", []) if isinstance(n, FUNCTIONS) and n.name[0] != "_"]
     if isinstance(node, ast.ClassDef):
-        kind, head = (
-            "py:exception" if any(ast.unparse(b).endswith("Error") for b in node.bases) else "py:class",
-            constructor(node),
-        )
+        error = any(ast.unparse(base).endswith("Error") for base in node.bases)
+        kind, head = "py:exception" if error else "py:class", constructor(node)
         members = [line for n in public for line in member(f"{short}.{name}", n)]
     else:
         kind, head, members = "py:function", signature(node), []

@@ -222,11 +222,10 @@ def count_states(labels: list[dict], closure: str) -> str:
     """How many runs were made by the present code, have an older kind of label, or are stale."""
     older = sum("imported" in label for label in labels)
     stale = sum("imported" not in label and label["closure"] != closure for label in labels)
-    states = {" by this code": len(labels) - older - stale, " older label": older, " stale, not used": stale}
-    found = {word: count for word, count in states.items() if count} or {"not run": ""}
-    return ", ".join(
-        f"{count}{word if len(found) > 1 or word != ' by this code' else ''}" for word, count in found.items()
-    )
+    if labels and not older + stale:
+        return f"{len(labels)}"
+    states = {"by this code": len(labels) - older - stale, "older label": older, "stale, not used": stale}
+    return ", ".join(f"{count} {word}" for word, count in states.items() if count) or "not run"
 
 
 class ResultsTable(SphinxDirective):
