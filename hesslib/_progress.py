@@ -26,14 +26,14 @@ class Lines(std.tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write the line if it is due and there is work left."""
-        state = self.format_dict
-        if state["elapsed"] >= self.due and state["n"] < (state["total"] or 0):
+        state, n, total = self.format_dict, self.n, self.total or 0
+        if state["elapsed"] >= self.due and n < total:
             self.due = state["elapsed"] + AGAIN
-            done = state["n"] - state["initial"]
-            left = state["elapsed"] / done * (state["total"] - state["n"]) if done else None
-            remaining = f"about {self.format_interval(left)} left" if done else "remaining time not known yet"
-            share, spent = state["n"] / state["total"], self.format_interval(state["elapsed"])
-            print(f"{state['prefix']}: {share:.0%} after {spent}, {remaining}", file=sys.stderr, flush=True)
+            done, spent = n - state["initial"], self.format_interval(state["elapsed"])
+            known = done and not state["prefix"].endswith("at most")  # of a limit that is seldom reached
+            left = self.format_interval(state["elapsed"] / done * (total - n)) if known else None
+            remaining = f"about {left} left" if known else "remaining time not known"
+            print(f"{state['prefix']}: {n / total:.0%} after {spent}, {remaining}", file=sys.stderr, flush=True)
 
 
 class Later(std.tqdm):

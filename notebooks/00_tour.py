@@ -173,7 +173,7 @@ explore(
     "the training points of three arms of a spiral.",
     caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. First {shown} of "
     "its Hessian, the stronger the colour the larger; then the magnitude of each eigenvalue against its rank, with rings for negative ones; then "
-    "the decision. In Jupyter the sliders train other networks.",
+    "the most likely arm at each point, the more certain the stronger the colour. In Jupyter the sliders train other networks.",
     live={
         "hidden": range(p.hidden, p.hidden + 40, 8),
         "seed": range(p.seed, p.seed + 10),
@@ -308,12 +308,11 @@ for (k, runs), color in zip(clusters.items(), figures.SERIES):
         leading.loglog(rank, v / v[0], "o", label=f"k = {k}", color=color)
     leading.axvline(k + 0.5, 0.4, 1, color=color, ls=":")
 valley = figures.panel("5  one valley", "on the line", "loss", **third)
-for v, t in zip(*line, strict=True):
+for i, (v, t) in enumerate(zip(*line, strict=True)):
     ends_at = np.isin(t, (0, 1))
     valley.semilogy(t, v, color=figures.COLORS["H"])
-    valley.plot(
-        t[ends_at], v[ends_at], "o", color=figures.COLORS["G"], label="ends"
-    )
+    name = "_ends" if i else "ends"
+    valley.plot(t[ends_at], v[ends_at], "o", color=figures.COLORS["G"], label=name)
 
 # %% tags=["hide-input"]
 counted = figures.panel("new: nine a unit", "hidden units", "negative", **third)
@@ -329,9 +328,9 @@ panels = flatness, fading, leading, wide, valley, counted
 figures.figure(
     "fig_findings",
     *panels,
-    caption="The five findings and a new one. 1: the eigenvalues of a network with 5,000 weights after training. 2: the norm of the "
+    caption="The five findings and a new one. 1: the eigenvalues of a network with 5,000 weights after training (rings: negative). 2: the norm of the "
     "second matrix over that of the first, on the spiral. 3: the largest eigenvalues for three numbers of clusters $k$; dotted: "
-    "after rank $k$. 4: the eigenvalues of two widths. 5: the training loss on the line from the large batch's end (0) to the "
+    "after rank $k$. 4: the eigenvalues of two widths (rings: negative). 5: the training loss on the line from the large batch's end (0) to the "
     "small batch's (1), on CIFAR-10. New: negative eigenvalues for networks of four widths, and nine for each unit.",
     alt="Six small panels: ranked eigenvalues, a falling ratio of norms, drops of the largest eigenvalues after the number of "
     "clusters, ranked eigenvalues of two widths, a loss without a barrier on a line, and points on a line of slope nine.",
@@ -370,13 +369,13 @@ say(
 
     * **Whether $k$ or $k - 1$ eigenvalues are large** depends on how far apart the clusters are ([Chapter 3](03_data.ipynb)).
 
-    * **The zeros can be counted, too.** Trained to zero squared error on targets in general position, {met} of {tried} networks have
+    * **The zeros can be counted, too.** Trained to zero squared error on targets in general position (drawn at random, say), {met} of {tried} networks have
     $M - NC$ of them exactly ($M$ weights, $N$ examples, $C$ outputs; [Chapter 11](11_zeros.ipynb)).
 
     * **With small batches the largest eigenvalue stays low.** With all 512 digits in each batch it lies, in the second half of training,
     {higher:.2f} times as high as with batches of 8 ([Chapter 12](12_noise.ipynb)).
 
-    * **Small residual networks and transformers have fewer outliers than classes.** Trained on digits, {networks} of them have {fewest} to
+    * **Small residual networks and transformers have fewer outliers than classes.** Trained on digits, all {networks} networks have {fewest} to
     {most} outliers for 10 classes ([Chapter 13](13_today.ipynb)).""",
     per=Estimate(negative),
     met=sum(exact),

@@ -190,7 +190,8 @@ def draw_walks(ax, walk):
         color = figures.COLORS[key]
         ax.plot(positions, curve, color=color, label=f"{name}, {written(value, '.2g', tex=False)}")
         ax.plot(positions, value * positions**2 / 2, ":", color=color)
-    ax.set_xticks([-1, 0, 1])
+    reach = np.abs(values).max()  # twice as high as the parabolas; a curve that rises further is cut
+    ax.set(xticks=[-1, 0, 1], ylim=(max(1.1 * curves.min(), -reach), reach))
     ax.legend(loc="upper center")
 
 
@@ -198,7 +199,7 @@ axes = {"xlabel": "distance t along the eigenvector", "ylabel": "change of the l
 panels = figures.here_and_stored(draw_walks, *walks, "start", "end", **axes)
 figures.figure(
     "fig_walks", *panels,
-    caption="The loss along three eigenvectors (solid; the linear part is taken off) and the parabolas $\\lambda t^2 / 2$ (dotted). The "
+    caption="The loss along three eigenvectors (solid; the linear part is taken off) and the parabolas $\\lambda t^2 / 2$ (dotted); a curve that rises beyond the panel is cut. The "
     "legend names the eigenvalues.",
     alt="Change of the loss along the eigenvectors of the largest eigenvalue, of that of rank 30 and of the lowest, at the start and at "
     "the end of training, each with its parabola.",
@@ -254,7 +255,7 @@ inner = 0 < peak < len(top) - 1
 after = "Afterwards it falls, as the examples are fitted." if inner and fitted else ""
 say(
     """Among these moments the largest eigenvalue is highest at iteration {at:,}, with {peak:.2f}. {after}
-    A step of $\\eta$ is stable only along directions of curvature below $2/\\eta$, here {edge:.3g}; the peak has {share:.2g} of that
+    A step of size $\\eta$ is stable only along directions of curvature below $2/\\eta$, here {edge:.3g}, the *edge of stability*; the peak has {share:.2g} of that
     ([Chapter 10](10_after.ipynb) follows it further).
 
     {tenth_start} eigenvalues reach a tenth of the largest in magnitude at the start, {tenth_below} of them negative, and {tenth_end} at the
@@ -348,11 +349,10 @@ say(
     at the end (mean ± standard deviation over the runs). At the end {few_end:.1f} eigenvalues exceed a tenth of the largest, at the start
     {few_start:.0f}. The lowest eigenvalue at the end has {seeds_lowest:.3f} % of the magnitude of the largest, which is {seeds_top:.2f}.
 
-    In the stored runs no gap parts outliers and bulk of this narrow network: the largest ratio of two neighbours among ranks 2 to 50 is {gap:.2f}. Wider networks
-    on the same digits do have one, behind rank $C - 1 = 9$ ([Chapter 4](04_size.ipynb)).""",
+    In the stored runs no gap parts outliers and bulk of this narrow network: the largest ratio of two neighbours among ranks 2 to 50 is {gap:.2f}. In most of the wider
+    networks with one hidden layer it stands behind rank $C - 1 = 9$, with $C = 10$ classes ([Chapter 4](04_size.ipynb)).""",
     runs=len(runs), seeds_start=over(bulk[:, 0]), seeds_end=over(bulk[:, 1]), few_end=over(few[:, 1]),
-    few_start=over(few[:, 0]), seeds_lowest=over(-100 * values[:, 1, 0] / values[:, 1, -1]), seeds_top=over(values[:, 1, -1]),
-    gap=over([np.max(v[-2:-51:-1] / v[-3:-52:-1]) for v in values[:, 1]]),
+    few_start=over(few[:, 0]), seeds_lowest=over(-100 * values[:, 1, 0] / values[:, 1, -1]), seeds_top=over(values[:, 1, -1]), gap=over([np.max(v[-2:-51:-1] / v[-3:-52:-1]) for v in values[:, 1]]),
 )
 
 # %% [markdown]
@@ -361,7 +361,7 @@ say(
 # Many eigenvalues are zero to twelve digits of the largest. The structure of the network explains zeros of $H$ in five ways (`structural_zeros`).
 #
 # * A **black** pixel is zero in every example. The weights that leave it never act.
-# * A dead **pair**: the unit is inactive on every example in which the pixel is not zero, and so this weight never acts either.
+# * A dead **pair** of a pixel and a unit: wherever the pixel is not zero the unit is inactive, so the weight between them never acts.
 # * **Dependent** inputs: a unit's weights act only through the examples on which it is active, and directions orthogonal to all of these inputs are flat.
 # * In **later layers** an input that is inactive on all examples on which the unit is active never acts.
 # * The **softmax** ignores a common shift of all outputs: one zero for each active input of the last layer.
@@ -425,8 +425,8 @@ say(
     clusters. The account is a lower bound by its construction. It leaves out zeros that several layers make together and, after training, curvatures
     that are not zero in theory but below $10^{-12}$ of the largest, because the examples behind them are fitted so well.
 
-    How much of the bulk is zero depends on the line. On digits {d_tiny:.0f} % of it lie below a millionth of the largest eigenvalue, and {exact:.0f} % are zero to twelve
-    digits (mean over the stored runs of the last section). On clusters {b_tiny:.0f} % lie below a millionth, depending on the seed. There no input is constant, and the examples (1,000) outnumber the parameters (820).""",
+    How much of the bulk is zero depends on the threshold. On digits {d_tiny:.0f} % of it lie below a millionth of the largest eigenvalue, and {exact:.0f} % are zero to twelve
+    digits (mean over the stored runs of the section before). On clusters {b_tiny:.0f} % lie below a millionth, depending on the seed. There no input is constant, and the examples (1,000) outnumber the parameters (820).""",
     exact=100 * np.mean([zero(v) for v in values[:, 1]]) if runs else None,
     start_sum=sums[0], start_zeros=zeros[0], end_sum=sums[1], end_zeros=zeros[1], d_start=explained("mnist", 0), d_end=explained("mnist", 1),
     b_start=explained("blobs", 0), b_end=explained("blobs", 1), d_tiny=tiny("mnist"), b_tiny=tiny("blobs"), d_runs=len(tiny("mnist")) or None,
@@ -435,15 +435,15 @@ say(
 # %% [markdown]
 # ## Flat over which distance
 #
-# An eigenvalue near zero promises that the loss is flat along its eigenvector in the limit of short distances. A step of training is not that short,
+# An eigenvalue near zero says that the loss is flat along its eigenvector in the limit of short distances. A step of training is not that short,
 # and a ReLU network is made of linear pieces with kinks between them, at which $H$ does not exist. So we measure the curvature over a distance $h$
 # along a unit vector $v$, from gradients to either side:
 #
 # $$
-# \kappa_h(v) = v^\top \, \frac{\nabla \mathcal L(w + hv) - \nabla \mathcal L(w - hv)}{2h} \;\to\; v^\top H v \quad (h \to 0).
+# \kappa_h(v) = v^\top \, \frac{\nabla \mathcal L(w + hv) - \nabla \mathcal L(w - hv)}{2h} .
 # $$
 #
-# The stored runs train a small network (digits of 7 by 7 pixels, two hidden layers of 10 units) with ReLU, and with the smooth softplus in its place.
+# As $h$ goes to 0 this tends to $v^\top H v$. The stored runs train a small network (digits of 7 by 7 pixels, two hidden layers of 10 units) with ReLU, and with the smooth softplus in its place.
 # They measure along the 9 leading eigenvectors and along random directions: of the bulk without its exact zeros, of these zeros, of the whole space.
 
 
@@ -510,11 +510,11 @@ figures.figure(
 # %% tags=["hide-input"]
 limit = lambda r: np.median(np.abs(r["bulk_H"])) / r["top"]
 say(
-    """**Stored runs.** By $H$ a random direction of the bulk has a curvature of {relu_H} of the largest eigenvalue with ReLU, and {smooth_H} with softplus. Over the
+    """**Stored runs.** According to $H$ a random direction of the bulk has a curvature of {relu_H} of the largest eigenvalue with ReLU, and {smooth_H} with softplus. Over the
     length of the last step ({step}) it is {relu_step} with ReLU, depending on the seed, and {smooth_step} with softplus. The ReLU curves leave the limit
-    at the distance of the nearest kink: within $h$ it adds a jump of the gradient, which weighs as $1/h$.
+    at the distance of the nearest kink: there the gradient jumps, and the jump divided by $2h$ adds to the curvature.
 
-    Over the distance from start to end of training ({way}) it is {relu_way} with ReLU and {smooth_way} with softplus. So the bulk is flat in the limit, and with a smooth
+    Over the distance from start to end of training ({way}, beyond the right edge of the figure) it is {relu_way} with ReLU and {smooth_way} with softplus. So the bulk is flat in the limit, and with a smooth
     activation over a step, but not over the distances that training covers. Directions along which $H$ is zero stay flat over that distance with softplus ({smooth_null} at
     most: black pixels and the shifts of the softmax), while with ReLU they reach {relu_null}, because units that are inactive at $w$ become active elsewhere.""",
     relu_H=spread(relu, limit), smooth_H=spread(smooth, limit), step=spread(relu, lambda r: r["distances"][15]),
@@ -528,8 +528,8 @@ say(
 #
 # The paper presumes that the negative eigenvalues after training are "the fault of the algorithm itself": they should vanish at a minimum. Gradient
 # descent on cross-entropy never gets there. So the stored runs take a loss that has a minimum, cross-entropy with a weight decay of 0.001, and a smooth
-# network (softplus, 8 hidden units, 50 digits of 7 by 7 pixels). Gradient descent on the plain loss comes first; then Newton's method, with the
-# magnitudes of the eigenvalues so that saddles repel it, goes on until the gradient norm is below $10^{-12}$.
+# network (softplus, 8 hidden units, 50 digits of 7 by 7 pixels). Gradient descent on the plain loss comes first; then Newton's method, with each
+# eigenvalue replaced by its magnitude so that it moves away from saddles, goes on until the gradient norm is below $10^{-12}$.
 
 
 # %%
@@ -583,7 +583,7 @@ below = sum(bool(r["newton"][-1, 2] < 0) for r in minimum_runs.results)
 where = f"{below or 'None'} of the {len(minimum_runs)} runs {'end' if below > 1 else 'ends'} with a negative eigenvalue"
 say(
     """After 20,000 steps of gradient descent the gradient norm is {norm:.1e} and the lowest eigenvalue has {low:.1e} of the largest. Newton's method
-    ends at a gradient norm of at most {newton_norm:.0e}. {where}: the lowest is {newton_low:.1e} of the largest. At a minimum it cannot be otherwise; that the search
+    ends at a gradient norm of at most {newton_norm:.0e}. {where}: the lowest is {newton_low:.1e} of the largest. This must be so at a minimum; that the search
     ends at one, and not at a saddle, is what the runs show. The decay adds 0.001 to every eigenvalue. The Hessian of the plain loss still has {plain:.0f} negative
     eigenvalues of 490 there, down to {alone:.1e}.""",
     plain=last(lambda r: (r["eigenvalues"] < 0).sum()),
@@ -641,8 +641,8 @@ check("no more zeros explained than found", fewer)
 #
 # <details><summary>Answer</summary>
 #
-# It falls from more than a thousand to fewer than one in twenty of the parameters, of which there are now 820. On digits the zeros come mainly from
-# pixels that are black where it matters; on clusters only those of the later layers and of the softmax remain.
+# It falls from more than a thousand to fewer than one in twenty of the parameters, of which there are now 820. On digits most zeros come
+# from pixels that are black where it matters and from dependent inputs; on clusters only those of the later layers and of the softmax remain.
 #
 # </details>
 

@@ -34,7 +34,7 @@
 # | **logits**: all outputs before the softmax | $\frac1N \sum_n J_n^\top A_n J_n$, the Gauss-Newton matrix | $N(C-1)$ | $\frac1N \sum_n \sum_c d_{nc} \nabla^2 f_c(x_n)$ | $d_n \to 0$: $R$ fades |
 # | **probability**: one output, $p_y$ of the label (the paper's Equation 5) | $\frac1N \sum_n g_n g_n^\top$, the empirical Fisher matrix | $N$ | $\frac1N \sum_n \frac{-1}{p_y} \nabla^2 p_y$ | $g_n \to 0$: $G$ fades |
 #
-# Here $J_n$ is the Jacobian of the logits, $p_n$ the vector of probabilities, $A_n = \operatorname{diag}(p_n) - p_n p_n^\top$ the Hessian and $d_n = p_n - y_n$
+# Here $J_n$ is the Jacobian of the logits, $p_n$ the vector of probabilities, $y_n$ the one-hot label, $A_n = \operatorname{diag}(p_n) - p_n p_n^\top$ the Hessian and $d_n = p_n - y_n$
 # the gradient of the loss in the logits (the *slopes*), and $g_n$ the gradient of the example's loss. ([All symbols](../book/notation.md).)
 
 # %% tags=["parameters", "hide-input"]
@@ -74,8 +74,6 @@ p = resolve(
     seed=integer(0),
     seeds=integer(1, smoke=1, quick=5, paper=5),
 )
-
-# %% tags=["hide-input"]
 this_run(p)
 
 # %% [markdown]
@@ -133,7 +131,7 @@ active = int((norms["G"].diagonal()[:6] > 0).sum())
 figures.figure(
     "fig_blocks", *panels,
     caption=f"$H = G + R$ in blocks, for 49 pixels, 6 hidden units and 10 classes after {last_moment:,} iterations: logarithm of each block's norm, from no colour "
-    f"(a ten-thousandth of the largest or less) to full colour. Groups: weights into each of the six units ({active} of them active), out of each, and the last biases (b).",
+    f"(a ten-thousandth of the largest or less) to full colour in five steps. Groups: weights into each of the six units ({active} of them active), out of each, and the last biases (b).",
     alt="Three maps of 13 by 13 blocks. H and G have entries in all blocks where units are active; R has them only where the weights into a unit meet the "
     "weights out of the same unit.",
 )  # fmt: skip
@@ -144,10 +142,10 @@ off[np.arange(6), np.arange(6, 12)] = off[np.arange(6, 12), np.arange(6)] = Fals
 rest = np.linalg.norm(norms["R"][off]) / np.linalg.norm(norms["R"])
 say(
     """$G$ couples the units with each other. $R$ consists of one block for each active unit, where the weights into it meet the weights out of it: all other blocks
-    together have {rest} of its norm. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
+    {rest}. The reason is that a ReLU unit's output is linear in the weights on either side of it, so the second derivative of
     the logits vanishes everywhere else. Each block of $R$ comes with its transpose and no block on the diagonal, and so the eigenvalues of $R$ come in pairs
     $\\pm\\lambda$ ([Chapter 4](04_size.ipynb) uses this).""",
-    rest=written(rest, ".2g") if rest else "none",
+    rest=f"together have {written(rest, '.2g')} of its norm" if rest else "are exactly zero",
 )  # fmt: skip
 
 # %% [markdown]
@@ -345,14 +343,13 @@ for r, s in ((risk, end), (under_risk, under)):
     for key, name in (("G_p", "$G$, probability"), ("G", "$G$, logits"), ("H", "$H$")):  # fmt: skip
         rows.append([f"{r.num_parameters:,}", f"{r.num_examples:,}", name, f"{bound[key]:,}" if key in bound else "none", f"{zeros(s[key]):,}"])  # fmt: skip
 figures.table(
-    ["M", "N", "matrix", "zeros promised by the rank", "zeros found"], rows
+    ["M", "N", "matrix", "zeros at least, by the rank", "zeros found"], rows
 )
 
 # %% tags=["hide-input"]
 say(
-    """The rank of $G$ promises $M - N$, here {promised_gp:,} zeros, in the probability reading ({zeros_gp:,} are found) and $M - N(C-1)$, here {promised_g:,}, with the
-    logits ({zeros_g:,} are found). The second matrix is the one that $H$ comes close to when the examples are fitted. The rank promises it
-    $N(C-2)$ zeros fewer than $M - N$.
+    """By its rank $G$ has at least $M - N$, here {promised_gp:,} zeros, in the probability reading ({zeros_gp:,} are found), and at least $M - N(C-1)$, here {promised_g:,}, with the
+    logits ({zeros_g:,} are found). The second matrix is the one that $H$ comes close to when the examples are fitted; its bound is lower by $N(C-2)$.
 
     The rank counts only examples and classes. The structure of the network explains zeros of $H$ itself ([Chapter 1](01_spectrum.ipynb#which-zeros-are-accounted-for)): black
     pixels, inactive units and the softmax account for {explained:,} of the {zeros_h:,} zeros found here. [Chapter 11](11_zeros.ipynb) counts the zeros exactly.""",
@@ -382,9 +379,8 @@ weyl = np.array([size(s["R"]) for s in along])
 moved = np.array([np.abs(s["H"] - s["G"]).max() for s in along])
 
 # %% [markdown]
-# The paper's argument for ignoring $R$ is another one: near a minimum the *average* of $\ell'$ is close to zero although the single ones are not, and if $\ell'(f_n)$ and
-# $\nabla^2 f_n$ are **not correlated** over the examples, then $R$, the mean of their product, is close to the product of their means, and so to zero. The argument has
-# two premises, and we measure both.
+# The paper argues otherwise. Near a minimum the *average* of $\ell'$ is close to zero, although its single values are not. If $\ell'(f_n)$ and $\nabla^2 f_n$ are
+# **not correlated** over the examples, $R$, the mean of their product, is close to the product of their means, and so to zero. The argument has two premises, and we measure both.
 #
 # * *Not correlated.* The product of the means is $\bar R = \sum_c \bar d_c\, \frac1N \sum_n \nabla^2 f_c(x_n)$ with $\bar d$ the mean slope. Without correlation $R - \bar R$
 #   would be as small as if the slopes $d_n$ were dealt out to the examples at random. So we compare $\|R - \bar R\|$ with $\|R_\pi - \bar R\|$, where $R_\pi$ has them dealt out.
@@ -461,10 +457,9 @@ figures.figure(
 
 # %%
 of = lambda a, b, i: made[a][i] / made[b][i]
-percent = lambda a, b, i: Estimate(
-    [100 * r[a][i] / r[b][i] for r in slope_runs.results], of="`correlation`"
+stored = lambda a, b, i: Estimate(
+    [r[a][i] / r[b][i] for r in slope_runs.results], of="`correlation`"
 )
-stored = lambda a, b, i: Estimate(percent(a, b, i).values / 100, of="`correlation`")
 falls = lambda a: Estimate(
     [r[a][0] / r[a][-1] for r in slope_runs.results], of="`correlation`"
 )
@@ -474,24 +469,42 @@ extra = Estimate(
 moves = "rises" if made["slope"][-1] > made["slope"][0] else "falls"
 
 # %% tags=["hide-input"]
+between = lambda e, form=".2g": (
+    f"{written(e.low, form)} to {written(e.high, form)}" if e else "not run"
+)
+ratios = {
+    "correlation, $\\|R - \\bar R\\| / \\|R_\\pi - \\bar R\\|$": (
+        "difference",
+        "shuffled",
+    ),
+    "mean slope / mean norm of the slopes": ("mean_slope", "slope"),
+    "$\\bar R$ / $R$, norms": ("averaged", "residual"),
+    "$R$ / mean norm of its summands": ("residual", "summand"),
+    "$R_\\pi - \\bar R$ / the same": ("shuffled", "summand"),
+}
+figures.table(
+    [f"range over {len(slope_runs)} stored runs", "start", "end"],
+    [
+        [name, *(between(stored(*both, i)) for i in (0, -1))]
+        for name, both in ratios.items()
+    ],
+)
+
+# %% tags=["hide-input"]
 say(
     """**This run.** At the end the $i$-th eigenvalue of $H$ differs from the $i$-th of $G$ by at most {moved:.3g}; Weyl's bound is {weyl:.3g}, the largest eigenvalue {top:.3g}. The leading
     eigenspaces overlap to {shared_end:.3f}, at the start to {shared_start:.3f}. The mean norm of the slopes {moves} from {slope_start:.3f} to {slope_end:.3g}.
     The mean slope has {cancel_start:.1f} % of it at the start and {cancel_end:.1f} % at the end, $R$ has {r_start:.1f} % and {r_end:.1f} % of the mean norm of its
     summands. $\\|R - \\bar R\\|$ is {deal_start:.1f} times what random dealing gives at the start, and {deal_end:.1f} times at the end.
 
-    **Stored runs.** With 1,000 digits the last ratio is {s_start:.2f} at the start and {s_end:.2f} at the end, and 1 is what slopes dealt out at random give. So they are
-    correlated with the second derivatives at the start; at the end $R$ is a little nearer to the product of the means than by chance. The other premise depends on the seed: the mean slope has
-    {c_start:.1f} % of the slopes' mean norm at the start and {c_low:.0f} to {c_high:.0f} % at the end, and the product of the means {bar_low:.1f} to {bar_high:.1f} times the norm of $R$. $R$ has
-    {q_start:.1f} % and {q_end:.1f} % of the mean norm of its summands; slopes dealt out at random leave $\\|R_\\pi - \\bar R\\|$ at {d_start:.1f} % and {d_low:.0f} to {d_high:.0f} %. From start to end the slopes fall by a factor of {slope_fall:.0f}, the summands by {summand_fall:.0f}, and $R$ by {r_fall:.0f}: most of what makes
-    $R$ small is that each example is fitted, and cancelling adds a factor of {extra}.""",
+    **Stored runs.** With 1,000 digits the correlation is {s_start:.2f} at the start and {s_end:.2f} at the end, where 1 is what slopes dealt out at random give. So the slopes are correlated with the second derivatives
+    at the start, and at the end $R$ is a little nearer to the product of the means than by chance. How far the slopes cancel at the end depends on the seed. From start to end the slopes fall by a factor of {slope_fall}, the
+    summands by {summand_fall}, and $R$ by {r_fall}: most of what makes $R$ small is that each example is fitted, and cancelling adds a factor of {extra}.""",
     moved=moved[-1], weyl=weyl[-1], top=end["H"][-1], shared_end=shared[-1], shared_start=shared[0], moves=moves, slope_start=made["slope"][0],
     slope_end=made["slope"][-1], cancel_start=100 * of("mean_slope", "slope", 0), cancel_end=100 * of("mean_slope", "slope", -1),
     r_start=100 * of("residual", "summand", 0), r_end=100 * of("residual", "summand", -1), deal_start=of("difference", "shuffled", 0),
     deal_end=of("difference", "shuffled", -1), s_start=stored("difference", "shuffled", 0), s_end=stored("difference", "shuffled", -1),
-    c_start=percent("mean_slope", "slope", 0), c_low=percent("mean_slope", "slope", -1).low, c_high=percent("mean_slope", "slope", -1).high, bar_low=stored("averaged", "residual", -1).low, bar_high=stored("averaged", "residual", -1).high,
-    d_start=percent("shuffled", "summand", 0), d_low=percent("shuffled", "summand", -1).low, d_high=percent("shuffled", "summand", -1).high, q_start=percent("residual", "summand", 0),
-    q_end=percent("residual", "summand", -1), slope_fall=falls("slope"), summand_fall=falls("summand"), r_fall=falls("residual"), extra=f"{extra.low:.1f} to {extra.high:.1f}" if extra else extra,
+    slope_fall=between(falls("slope"), ",.0f"), summand_fall=between(falls("summand"), ",.0f"), r_fall=between(falls("residual"), ",.0f"), extra=between(extra, ".1f"),
 )  # fmt: skip
 
 # %% [markdown]
@@ -577,7 +590,7 @@ measured = [
 measures = runs.values("measures") if runs else np.zeros((0, 2, 9))
 forms = [".3g"] * 5 + [",.0f"] * 3 + [".2g"]
 cells = [[Estimate(v) for v in both.T] for both in np.moveaxis(measures, 2, 0)]
-rows = [[name, *(format(v, form) for v in both)]
+rows = [[name, *(written(v, form) for v in both)]
         for name, form, both in zip(measured, forms, cells)]  # fmt: skip
 head = f"{grid[0]['examples']:,} digits; runs: {len(runs)}"
 figures.table([head, "start", "end"], rows)
@@ -587,7 +600,7 @@ change = measures[:, 1, :2] / measures[:, 0, :2]
 estimate = lambda v: Estimate(v, of="`terms`")
 say(
     """In the stored runs the ratio of $R$ to $G$ falls by a factor of {falls:.0f} with the logits and rises by one of {rises:.0f} in the probability reading. With the logits the rank promises no zeros at this
-    size, since $N(C-1) > M$, and {zeros_g:,.0f} are found, for the reasons of Chapter 1. The probability reading keeps its promise of $M - N$.
+    size, since $N(C-1) > M$, and {zeros_g:,.0f} are found, for the reasons of Chapter 1. In the probability reading the bound $M - N$ is met.
 
     'Ignore the second term' is therefore right for the large eigenvalues with the logits at the end of training. It is wrong for the scalar output of the paper's Equation 5, and for the small eigenvalues
     a small norm of $R$ says nothing: those below zero come from $R$ alone.""",

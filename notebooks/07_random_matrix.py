@@ -19,8 +19,8 @@
 #
 # $G = \frac1N \sum_n g_n g_n^\top$ is a mean over $N$ examples. With infinitely many examples it would be its expectation $\Sigma$, the **population covariance**. With
 # $M$ parameters and $N$ examples of the same order the eigenvalues of $G$ are far from those of $\Sigma$, however large both numbers are. Random-matrix theory says how far,
-# and in which way. Its words: the **bulk** is the interval that most eigenvalues of $G$ fill, its ends are the **edges**; a **spike** is an eigenvalue of $\Sigma$ that
-# differs from the others, and an **outlier** an eigenvalue of $G$ outside the bulk. This chapter simulates the theory where $\Sigma$ is known.
+# and in which way. Its words: the **bulk** is the interval that most nonzero eigenvalues of $G$ fill, its ends are the **edges**; a **spike** is an eigenvalue of $\Sigma$ that
+# differs from the others, and an **outlier** is a nonzero eigenvalue of $G$ outside it. This chapter simulates the theory where $\Sigma$ is known.
 # [Chapter 8](08_examples.ipynb) applies it to logistic regression, [Chapter 9](09_population.ipynb) to trained networks and to any $\Sigma$.
 #
 # Throughout, $\alpha = M/N$, and $X$ is an $M \times N$ matrix of independent entries of mean zero and variance one, so that $G = \frac1N \Sigma^{1/2} X X^\top
@@ -125,7 +125,7 @@ found |= {"half": distance(half, law), "two": distance(wide, other)}
 say(
     """**Reading.** All population eigenvalues are one, and those of the samples lie between {low:.3f} and {high:.2f} at $\\alpha = 1/2$ (law: {left:.3f} and
     {right:.2f}). The distances from the law are {half:.4f} and {two:.4f}. As many independent draws from the law would be
-    about $0.87/\\sqrt M$ away, {independent:.3f} at $\\alpha = 1/2$. Eigenvalues repel each other and keep much closer to their law, so its fit to an
+    about $0.87/\\sqrt M$ away, {independent:.3f} at $\\alpha = 1/2$. The eigenvalues of a random matrix are not independent: two seldom lie close together, and they keep much closer to their law. So the fit to an
     actual spectrum can be tested sharply.""",
     independent=0.87 / np.sqrt(0.5 * p.examples),
     **found,
@@ -184,7 +184,7 @@ figures.figure(
     raw,
     scaled,
     caption=f"The largest eigenvalue without a spike, {20 * p.draws:,} samples of each size, $\\alpha = 1$. First, the dotted line is the end of the bulk, 4. Second, the same "
-    "samples from the centre and in units of the width of the edge, with the Tracy-Widom density.",
+    "samples less the centre $(\\sqrt{N - 1/2} + \\sqrt{M - 1/2})^2 / N$, close to the end of the bulk, in units of the width of the edge, which is of order $N^{-2/3}$; the curve is the Tracy-Widom density.",
     alt="Two histograms of the largest eigenvalue: at the larger size it is narrower and nearer to 4. In units of the "
     "edge both lie on each other and follow one skew density.",
 )
@@ -206,12 +206,12 @@ say(
 # Now let one population eigenvalue, the spike, be $\ell > 1$ and the others one. There is a transition at $c = 1 + \sqrt\alpha$, found by Baik, Ben Arous and Péché:
 #
 # * $\ell < c$: the largest sample eigenvalue stays at the edge $(1+\sqrt\alpha)^2$ and fluctuates by the Tracy-Widom law, whatever $\ell$ is.
-# * $\ell > c$: it leaves the bulk for $\psi(\ell) = \ell\left(1 + \frac{\alpha}{\ell - 1}\right)$. It fluctuates by a normal law of variance $2\ell^2 \psi'(\ell)/N$,
+# * $\ell > c$: it leaves the bulk and lies at $\psi(\ell) = \ell\left(1 + \frac{\alpha}{\ell - 1}\right)$. It fluctuates by a normal law of variance $2\ell^2 \psi'(\ell)/N$,
 #   where $\psi'(\ell) = 1 - \alpha/(\ell-1)^2$. Its eigenvector has squared cosine $\ell\psi'(\ell)/\psi(\ell)$ with that of the population (below: their overlap), which
 #   is less than one even for infinite $M$ and $N$.
 #
-# The paper states location and kind of fluctuations, and neither the variance nor the eigenvector. It asks for $\alpha \ge 1$, probably since the theorem it cites is for
-# complex data with a ratio of at least one in its own letters. For real data the statements hold for each $\alpha$ ([Paul 2007, Baik and Silverstein 2006, Bloemendal and
+# The paper states the location and the kind of fluctuations, but neither the variance nor the eigenvector. It asks for $\alpha \ge 1$, probably since the theorem it cites is for
+# complex data with a ratio that it defines differently and takes to be at least one. For real data the statements hold for each $\alpha$ ([Paul 2007, Baik and Silverstein 2006, Bloemendal and
 # Virag 2013](../book/references.md)).
 
 
@@ -253,7 +253,7 @@ for j, l in enumerate(here["ells"]):
     row = [f"{top.mean():.3f} ± {error:.3f}", f"{here['location'][j]:.3f}"]
     row += [f"{shared.mean():.3f}", f"{here['overlap_limit'][j]:.3f}"]
     rows.append([f"{l:.3f}", *row])
-head = ["spike", "largest eigenvalue", "limit", "overlap", "limit"]
+head = ["spike", "largest eigenvalue ± standard error", "limit", "overlap", "limit"]
 figures.table(head, rows)
 
 
@@ -308,7 +308,7 @@ found = {"n": p.examples, "low": level[1], "edge": far[1]}
 found |= {"top": level[-1], "psi": far[-1]}
 found |= {"corner": mean[3], "cosine": mean[-1], "limit": here["overlap_limit"][-1]}
 say(
-    """**Reading.** Half-way to the threshold the largest eigenvalue is {low:.2f} on average, and the edge is at {edge:.2f}. At four times the distance it is {top:.2f} ($\\psi$: {psi:.2f}), and the squared cosine is
+    """**Reading.** Half-way to the threshold the largest eigenvalue is {low:.2f} on average, and the edge is at {edge:.2f}. With a spike four times as far from 1 as the threshold it is {top:.2f} ($\\psi$: {psi:.2f}), and the squared cosine is
     {cosine:.2f} (limit: {limit:.2f}). A finite $N$ rounds the corner off: with {n} examples the squared cosine at the threshold itself is {corner:.2g} on average, where the limit is 0.""",
     **found,
 )
@@ -347,7 +347,7 @@ explore(
     name="fig_explore_spike",
     alt="Left, histogram of the eigenvalues of one sample with the Marchenko-Pastur density and the predicted place of the "
     "largest; right, its largest eigenvalue against the spike, with theory.",
-    caption="One sample with one spike. First, the dot on the axis is its largest eigenvalue, the dotted line its place by theory; second, the dotted line is the chosen spike.",
+    caption="One sample with one spike. First, the dot on the axis is its largest eigenvalue, the dotted line its place by theory; second, its largest eigenvalue as the spike moves, with theory (curve) and the chosen spike (dotted).",
     start={"alpha": 1.0, "ell": 3.0, "N": frames["N"][1]},
     live={
         "alpha": [0.1, 0.25, 0.5, 1.0, 2.0, 4.0],
@@ -362,8 +362,9 @@ explore(
 # ### Every statement of Theorem 1, tested
 #
 # The stored runs hold 50 samples a seed for each combination of three ratios, seven spikes and four sizes up to $N = 6{,}400$, each with random numbers of its own. We take
-# all samples of one combination (a cell of the table) together, and measure their distance from the law. It is divided by the distance that as many draws from the law itself
-# exceed once in a thousand times: a number above one says that the law does not hold there.
+# all samples of one combination together, and measure their distance from the law. It is divided by the distance that as many draws from the law itself
+# exceed once in a thousand times: a number above one says that the law does not hold there. A row of the table covers the three ratios: mean, deviation and distance are those of the ratio that is
+# farthest from the law, and the share above 99 % is the mean over the ratios.
 
 # %%
 SIZES, DISTANCES = [100, 400, 1600, 6400], [0.0, 0.5, 0.8, 1.0, 1.5, 2.0, 4.0]
@@ -401,14 +402,14 @@ def cell(size, t):
     beyond = np.mean([(v > law.ppf(0.99)).mean() for v in z])
     far = max(apart(v, law) for v in z)
     name = "Tracy-Widom" if t <= 1 else "normal"
-    numbers = written(mean, "+.2f"), f"{spread:.3f}", f"{100 * beyond:.1f} %"
-    return [f"{SIZES[size]:,}", name, *numbers, f"{far:.2f}"]
+    numbers = written(mean, "+.2f"), f"{spread:.3f}", f"{far:.2f}"
+    return [f"{SIZES[size]:,}", name, *numbers, f"{100 * beyond:.1f} %"]
 
 
 # %% tags=["hide-input"]
 full = all(len(stored.where(ratio=a)) > 0 for a in RATIOS)
 head = [r"$(\ell-1)/\sqrt\alpha$", "N", "law", "mean, less the law's"]
-head += ["deviation / the law's", "above the law's 99 %", "distance (limit: 1)"]
+head += ["deviation / the law's", "distance (limit: 1)", "above the law's 99 %"]
 if full:
     shown = [(t, i) for t in DISTANCES for i in (0, -1)]
     figures.table(head, [[f"{t:g}", *cell(i, t)] for t, i in shown])
@@ -437,7 +438,7 @@ figures.figure(
     "fig_fluctuations",
     spiked,
     rates,
-    caption="Stored runs, $\\alpha = 1$. First, the largest eigenvalue at $N = 6{,}400$ with a spike far beyond the threshold. Second, the root mean square distance from the limit.",
+    caption="Stored runs, $\\alpha = 1$. First, the largest eigenvalue at $N = 6{,}400$ with a spike far beyond the threshold. Second, the root mean square distance of the largest eigenvalue from its limit.",
     alt=ALT if full else "Two empty panels, since the stored runs are missing.",
 )
 
@@ -469,12 +470,12 @@ found |= {"exponential": apart(exponential, norm)}
 found |= {"none": share(0.0, -1), "close": share(0.8, -1), "at": share(1.0, -1)}
 found |= {"small": share(0.8, 0)}
 say(
-    """**Reading.** Without a spike and far beyond the threshold the stored samples follow their laws at $N = 6{,}400$. A limit theorem does not say when it sets in. With a spike at 0.8 of the way to the
+    """**Reading.** Without a spike and far beyond the threshold the stored samples follow their laws at $N = 6{,}400$. The theorem does not say how large $N$ must be. With a spike at 0.8 of the way to the
     threshold the mean is off by {off_small:.2f} widths at $N = 100$ and by {off_large:.2f} at $N = 6{,}400$; the excess falls as $N$ to the power {rate:.2f} (mean and standard deviation over the three ratios). An
     exponential law, standardised in the same way, has a distance of {exponential:.1f} on the scale of the table.
 
     This matters for counting where $N$ is small. An eigenvalue above the 99 % point of the Tracy-Widom law is usually taken for an outlier. At $N = 100$ that happens in {small:.1f} % of the samples with a spike
-    at 0.8 of the way, which is below the threshold; at $N = 6{,}400$ in {close:.1f} % of them, in {none:.1f} % of those without a spike, and in {at:.1f} % with one at the threshold, where neither law holds.""",
+    at 0.8 of the way, which is below the threshold. At $N = 6{,}400$ it happens in {close:.1f} % of them, in {none:.1f} % of those without a spike, and in {at:.1f} % with one at the threshold, where neither law holds.""",
     **found,
 )
 
@@ -623,7 +624,7 @@ if len(second) == len(grid):
 # * 'Without loss of generality' the examples have independent entries of mean zero. Clusters do not, and their means are what makes outliers ([Chapter
 #   8](08_examples.ipynb)).
 # * Samples are real. For complex data the Tracy-Widom law is that of $\beta = 2$, which `TracyWidom` has too.
-# * A few hundred samples cannot tell the Tracy-Widom law from a normal law of its mean and variance; the figure of the edge, with more samples, can.
+# * A few hundred samples cannot tell the Tracy-Widom law from a normal law of its mean and variance.
 #
 # ## Try it
 #

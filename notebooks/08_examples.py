@@ -112,8 +112,8 @@ def predicted(means, ratio, weight=0.01):
 
 
 # %% [markdown]
-# `predicted` does the same for any number of blobs. If $c$ depends on the blob, it takes $c_k$ at the centre: the strengths are the eigenvalues of the small matrix
-# $\sqrt{\pi_k c_k \pi_l c_l}\,\langle \mu_k, \mu_l\rangle$. The paper does not give the sizes behind Figure 10. We read them off its numbers, with $\lambda =
+# `predicted` does the same for any number of blobs. It places an outlier at $\bar c\,\psi(1 + s/\bar c)$ for each eigenvalue $s$ of the small matrix
+# $\sqrt{\pi_k c_k \pi_l c_l}\,\langle \mu_k, \mu_l\rangle$, with $c_k$ taken at the centre of blob $k$. The paper does not give the sizes behind Figure 10. We read them off its numbers, with $\lambda =
 # \frac{25}{6} d$: $N = $ 100, 100 and 1,000.
 
 # %%
@@ -160,8 +160,8 @@ if share < 0.5:  # the c of one of the samples are small
     saturated = f" With weights of {p.weight:g} many logits are saturated: the mean of $4c_n$, which is 1 at weights of zero, falls to {written(share)}. "
     saturated += "A few points then carry the Hessian, and neither the law nor the prediction applies: both need nearly constant $c_n$."
 say(
-    """**Reading.** With one centred blob the spectrum is {far:.3f} from its Marchenko-Pastur law at most (Kolmogorov-Smirnov distance). With two, the largest eigenvalues are {one:.4g}, {two:.4g} and
-    {three:.4g} (paper: 454.4, 819.5, 92.7). The centres alone predict {guess_one:.4g}, {guess_two:.4g} and {guess_three:.4g}. A blob that is not centred has an outlier
+    """**Reading.** With one centred blob the spectrum is {far:.3f} from its Marchenko-Pastur law at most (Kolmogorov-Smirnov distance). With two, the largest eigenvalues are {one:.1f}, {two:.1f} and
+    {three:.1f} (paper: 454.4, 819.5, 92.7). The centres alone predict {guess_one:.1f}, {guess_two:.1f} and {guess_three:.1f}. A blob that is not centred has an outlier
     of its own: {raw:.3g} at $\\alpha = 1$, predicted {guess_raw:.3g}.{saturated}""",
     saturated=saturated,
     far=max(far),
@@ -175,7 +175,7 @@ say(
 # ## How far apart must two clusters be?
 #
 # An outlier needs a spike beyond the threshold, $\|\Delta\|^2/4 > \sqrt\alpha$. So two centred blobs are seen in the Hessian only if their distance is above
-# $2\alpha^{1/4}$ standard deviations: with more parameters than examples, clusters must be farther apart. Move them.
+# $2\alpha^{1/4}$ standard deviations: with more parameters than examples, clusters must be farther apart. Move the sliders.
 
 
 # %%
@@ -211,7 +211,7 @@ explore(
 # %% [markdown]
 # ## What Figure 10 does not tell
 #
-# Three numbers and three sizes: any formula with one free size for each number fits. So we ask which other choices fit as well.
+# We chose three sizes to fit three numbers, and any formula with a free size for each number can do that. So we ask which other choices fit as well.
 #
 # * *The unit.* The caption speaks of a tanh unit. The [authors' released code](https://github.com/leventsagun/hessian-for-basicDL) (commit 7df3b66) has two units:
 #   `sigmoid_exp`, the logistic function $\sigma(s)$, which its logistic regression uses, and `sigmoid_tanh`, $\frac12(1 + \tanh s) = \sigma(2s)$. The 2 becomes a factor
@@ -326,7 +326,7 @@ say(
 # ## One blob, at several sizes
 #
 # Example 1 says that one blob gives the Marchenko-Pastur law. We compare its distance from the law with that of white data of the same size ($\Sigma = I$, normal), for which
-# the law is exact but for the finite size. Centring uses up one example.
+# the law is exact but for the finite size. After centring the examples sum to zero, so only $N - 1$ are independent.
 
 
 # %%
@@ -392,6 +392,13 @@ head = [
 ]
 figures.table(head, rows)
 
+# %% tags=["hide-input"]
+say(
+    """**Reading.** The weighted law is that of a sample covariance whose population has the eigenvalues $c_n$ ([Chapter 9](09_population.ipynb)). Where the logits have a deviation of {spread:g} the spectrum
+    is {apart:.3f} from it and {constant:.2f} from the Marchenko-Pastur law.""",
+    spread=spread, apart=apart, constant=constant,
+)
+
 # %% [markdown]
 # ## More classes: softmax
 #
@@ -440,7 +447,7 @@ for c in here:
 rows = []
 for c, found in here.items():
     many = [int(r["outliers"]) for r in counts.where(classes=c).results]
-    over = f"{min(many)} to {max(many)}" if many else "not run"
+    over = (f"{min(many)} to {max(many)}" if min(many) < max(many) else f"{many[0]} in each") if many else "not run"
     logits, probability, whole = norms[c]
     shares = written(logits / whole, ".0e"), f"{probability / whole:.2f}"
     rows.append([c, (c - 1) ** 2, int(found["outliers"]), over, *shares])
@@ -460,12 +467,13 @@ say(
 # ## In a network: how many outliers
 #
 # The outputs of a network are not linear in its weights, and its probabilities differ from example to example. How many outliers then? A
-# network 100-30-30-$k$ learns $k$ clusters at one distance from each other, in standard deviations of a cluster. We stop where the training loss
-# has fallen to 0.3, 0.1 and 0.01 of that of a guess, $\ln k$, and count by the ratio rule ([Chapter 3](03_data.ipynb)) in $H$, $G$ and $R$ apart.
+# network 100-30-30-$k$ learns $k$ clusters at equal distances, in standard deviations of a cluster. We stop where the training loss
+# has fallen to 0.3, 0.1 and 0.01 of that of a guess, $\ln k$, and count by the ratio rule ([Chapter 3](03_data.ipynb)) in $H$, in $G$ and in
+# the second term $R = H - G$.
 #
-# The classes give a prediction. Let $g_{nl} = J_n^\top (p_n - e_l)$ be the gradient that example $n$ would have if its label were $l$; then
-# $G = \frac1N \sum_n \sum_l p_{nl}\, g_{nl} g_{nl}^\top$ ([Chapter 10](10_after.ipynb)). Put in the place of each $g_{nl}$ its mean over the examples
-# of the same class, weighted by $p_{nl}$. What comes out has rank at most $k^2$, and its eigenvalues are those of a Gram matrix of these $k^2$
+# The classes give a prediction. Let $J_n$ be the Jacobian of the outputs, $e_l$ the one-hot vector of label $l$, and $g_{nl} = J_n^\top (p_n - e_l)$ be the gradient that example $n$ would have if its label were $l$; then
+# $G = \frac1N \sum_n \sum_l p_{nl}\, g_{nl} g_{nl}^\top$ ([Chapter 10](10_after.ipynb)). Now replace each $g_{nl}$ by its mean over the examples
+# of the same class, weighted by $p_{nl}$. The result has rank at most $k^2$, and its eigenvalues are those of a Gram matrix of these $k^2$
 # means. We count in them by the same rule.
 
 
@@ -524,13 +532,13 @@ def counts_of(level, **where):
 # %% tags=["hide-input"]
 drawn = []
 for i, share in enumerate(LEVELS):
-    axes = {"xscale": "log", "ylim": (-5, 16), "size": figures.THIRD}
-    ax = figures.panel(f"loss {share:g} of a guess", "distance of the centres", "outliers of G, less k", **axes)
-    for k, color in zip(CLASSES, [*figures.SERIES, figures.GREYS[0]]) if outliers else ():
+    axes = {"xscale": "log", "ylim": (-6, 16), "size": figures.THIRD}
+    ax = figures.panel(f"at {share:g} of the loss of a guess", "distance of the centres", "outliers of G, less k", **axes)
+    for shift, (k, color) in enumerate(zip(CLASSES, [*figures.SERIES, figures.GREYS[0]])) if outliers else ():
         many = [counts_of(i, classes=k, separation=s) for s in DISTANCES]
         ours, theirs = np.transpose([np.median(m[:, (1, 3)], 0) - k if len(m) else (np.nan, np.nan) for m in many])
-        ax.plot(DISTANCES, ours, "o-", color=color, label=f"k = {k}")
-        ax.plot(DISTANCES, theirs, ":", color=color, lw=1.5)
+        ax.plot(DISTANCES, ours + 0.15 * (shift - 2), "o-", color=color, label=f"k = {k}")
+        ax.plot(DISTANCES, theirs + 0.15 * (shift - 2), ":", color=color, lw=1.5)
     ax.set(xticks=DISTANCES, xticklabels=[f"{s:g}" for s in DISTANCES])
     ax.minorticks_off()
     drawn.append(ax)
@@ -539,7 +547,7 @@ if outliers:
 figures.figure(
     "fig_map", *drawn,
     caption="Outliers of $G$ by the ratio rule less the number of clusters, against the distance of the centres, at three training losses: medians over stored "
-    "runs. Dotted: as many as the class means predict.",
+    "runs, shifted by up to 0.3 so that equal ones can be told apart. Dotted: as many as the class means predict.",
     alt="Three panels, for three training losses: the number of outliers of G less k against the distance of the centres from 4 to 64, one line for each number of clusters, and a dotted line for the prediction.",
 )
 
@@ -552,6 +560,10 @@ figures.table(["$k$", "distance", *names], rows, fold="Outliers of H, of G and o
 # %% tags=["hide-input"]
 every = np.concatenate([counts_of(i, classes=k) - k for i in range(3) for k in CLASSES])  # each count, less k
 threes = np.concatenate([counts_of(i, classes=3)[:, 1] for i in range(3)])
+pairs_of = np.concatenate([[(k, n) for n in counts_of(i, classes=k)[:, 1]] for i in range(3) for k in CLASSES]) if outliers else np.zeros((0, 2))
+odd = [(k, n) for k, n in pairs_of if n not in (k, k - 1)]
+kinds = {"other": odd, "first": [n for k, n in odd if n == 1], "early": [n for k, n in odd if 1 < n < k - 1], "late": [n for k, n in odd if n > k and (k, n) != (3, 6)]}
+odd = {key: len(found) if outliers else None for key, found in kinds.items()}
 share_of = lambda hits: Estimate([100 * np.mean(hits)] if len(every) else [], outliers.name)
 ends = ", ".join(f"{counted(mine, i)[1]} at {f:g}" for i, f in enumerate(LEVELS[: len(mine["G"])]))
 say(
@@ -560,9 +572,9 @@ say(
     **Stored runs.** $G$ has $k$ outliers in {full:.0f} % and $k - 1$ in {less:.0f} % of all networks and losses. The number that the class means predict is the same within one in {same:.0f} %. $H$
     has as many outliers as $G$, within one, in {both:.0f} %.
 
-    Most of the other counts of $G$ belong to one case: with three clusters it has six outliers in {six} of {threes} counts, all at a distance of 8 and more. Six is $k(k-1)$, one for each class and wrong label
-    ([Chapter 10](10_after.ipynb)). Elsewhere the rule stops at the first eigenvalue or at one of a later gap.""",
-    six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
+    Of the {other} other counts of $G$ {six} are one case: with three clusters it has six outliers, in {six} of {threes} counts, all at a distance of 8 and more. Six is $k(k-1)$, one for each class and wrong label
+    ([Chapter 10](10_after.ipynb)). Of the rest {first} stop after the first eigenvalue, {early} at another gap before $k - 1$, and {late} at a later one.""",
+    **odd, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
     ends=ends or "none reached, 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),
 )
@@ -583,7 +595,7 @@ if pairs:
 #
 # * The sizes of Figure 10 were chosen from the numbers that they then explain. What is judged below is only that other choices explain them too.
 # * With larger weights the softmax probabilities differ between examples, and the Hessian is no longer one Kronecker product.
-# * The map has three seeds, one architecture and one start. $R$ has no gap of its own in many runs, and its count then means nothing.
+# * The runs with clusters at equal distances have three seeds, one architecture and one start. $R$ has no gap of its own in many runs, and its count then means nothing.
 # * A blob has independent entries around its centre. Real clusters do not ([Chapter 9](09_population.ipynb)).
 #
 # ## Try it
@@ -593,7 +605,7 @@ if pairs:
 #
 # <details><summary>Answer</summary>
 #
-# `predicted(means, 1.0)[-1]` gives it to a few per cent. The spike is $1 + \|\mu\|^2/1$, about $1 + \frac{100}{3} d$, and the factor $c$ is taken at the centre, where it
+# `predicted(means, 1.0)[-1]` gives it to a few per cent. The spike is $1 + \|\mu\|^2$, about $1 + \frac{100}{3} d$, and the factor $c$ is taken at the centre, where it
 # is less than 1/4 since $\langle w, \mu\rangle$ is not small.
 #
 # </details>

@@ -16,8 +16,8 @@
 # > **The paper's claims.** In a network the gradients are correlated, so that the population covariance $\Sigma$ is not the identity. The spectrum of $\Sigma$ can be
 # > precisely mapped to the one of $G$; extensions to correlated data appear to be unavailable ([Sagun et al. 2017](../book/references.md), Appendix B).
 #
-# $G$, the first term of the Hessian ([Chapter 2](02_ggn.ipynb)), is a sum over examples, so it is a *sample covariance*: an average over the $N$ examples at hand. The
-# *population covariance* $\Sigma$ is the same average over infinitely many examples. Random matrix theory says how the eigenvalues of a sample covariance differ from those
+# $G$, the first term of the Hessian ([Chapter 2](02_ggn.ipynb)), is an average over the $N$ examples at hand, so it is a *sample covariance*. The
+# *population covariance* $\Sigma$ is the same average over infinitely many examples. Random-matrix theory says how the eigenvalues of a sample covariance differ from those
 # of its population. [Chapter 7](07_random_matrix.ipynb) has the theory for $\Sigma = I$ and for spikes. Here we ask three questions about a trained network. Does the bulk
 # of $G$ follow the Marchenko-Pastur law, which belongs to $\Sigma = I$? Does the law that belongs to its own $\Sigma$ explain it? When does that law apply?
 
@@ -135,7 +135,7 @@ explore(
     {"N": [50, 100, 400, 1600]},
     name="fig_two_kinds",
     alt="Histogram of the eigenvalues of a sample whose population has two kinds of directions, with the density by Silverstein's equation and the predicted place of an outlier.",
-    caption="One sample of a population with two kinds of directions, and its law. The dotted line is the place of the outlier by $\\psi$. With more examples the bulk parts in two; its peak near zero is cut off with 100 and with 1,600.",
+    caption="One sample of a population with two kinds of directions, and its law. The dotted line is the place of the outlier by $\\psi$. With more examples the bulk parts in two; its peak near zero is cut off at $N = 100$ and $N = 1{,}600$.",
     start={"N": 400},
     live={
         "N": [50, 75, 100, 200, 400, 800, 1600],
@@ -214,13 +214,13 @@ for name, (spectra, _) in zip(("start", "end"), both):
         style = {"color": figures.COLORS[color], "label": NAMES[key]}
         above = c if key == "best MP" else 0
         figures.law_ranks(ax, spectra["laws"][key][0], m, top, above, **style)
-    ax.axvline(c - 0.5, 0.5, 1, color=figures.COLORS["start"], ls=":", lw=0.8)
+    ax.axvline(c - 0.5, color=figures.INK, ls=":", lw=1)
     ax.legend(loc="lower left")
     panels.append(ax)
 figures.figure(
     "fig_real",
     *panels,
-    caption=f"$G$ of the network on {n:,} digits, and three laws for it. The dotted line is behind rank $C - 1$.",
+    caption=f"$G$ of the network on {n:,} digits, and three laws for it, the nearest Marchenko-Pastur law for the bulk alone. The dotted line is after rank $C - 1$.",
     alt="Eigenvalues of the first term by rank on logarithmic axes, at the start and at the end of training, with the nearest Marchenko-Pastur law "
     "and two laws computed from the population covariance.",
 )
@@ -245,13 +245,12 @@ numbers = {"loss": loss, "word": word, "mp_start": start[0][2], "mp_end": end[0]
 numbers |= {"law_start": start[0][4], "law_end": end[0][4], "law_fresh": end[1][4]}
 say(
     """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps}, at a training loss of {loss:.3g}
-    ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}.""",
-    steps=f"{p.iterations:,} steps" if p.iterations > 1 else "one step",
-    **numbers,
-)
+    ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}. With $N$ columns the distances on training digits are {n_start:.3f} and {n_end:.3f}; the verdicts take $N(C-1)$, the number of columns.""",
+    steps=f"{p.iterations:,} steps" if p.iterations > 1 else "one step", **numbers, n_start=start[0][3], n_end=end[0][3],
+)  # fmt: skip
 
 # %% [markdown]
-# ## How near is near?
+# ## How large a distance is chance?
 #
 # No sample follows its law exactly, and our $\Sigma$ is an estimate from a few thousand digits. How large a distance do these two errors alone explain? We simulate it with
 # normal columns whose covariance is exactly the estimated $\Sigma$. One set, of the size of the held-out digits, gives an estimate of $\Sigma$. Another, of the size of the
@@ -322,7 +321,7 @@ def draw_leading(ax, found):
 panels = []
 for name, found in zip(("start", "end"), here):
     panels.append(
-        figures.panel(name, "rank from the largest", "of G over that of Σ")
+        figures.panel(name, "rank from the largest", "eigenvalue, G over Σ")
     )
     panels[-1].set(xscale="log")
     draw_leading(panels[-1], found)
@@ -424,7 +423,7 @@ figures.figure(
     "fig_when",
     law,
     weight,
-    caption="Stored runs of the mixture, fresh examples, median and range over seeds. First, 1 is what normal columns of the same $\\Sigma$ give. Second, the number of examples that carry $G$: the squared sum of their weights $\\|U_n\\|^2$ over the sum of squares.",
+    caption="Stored runs of the mixture, fresh examples, median and range over seeds. First, 1 is what normal columns of the same $\\Sigma$ give. Second, the number of examples that carry $G$, over $N$: the squared sum of their weights $\\|U_n\\|^2$ over the sum of squares.",
     alt=ALT if few else "Two empty panels, since the stored runs are missing.",
 )
 
@@ -446,16 +445,16 @@ numbers |= {
 say(
     """**Reading.** In the stored runs with $N = 1{,}600$ the distance from the law of $\\Sigma$ is {start:.2f} times its null at the random start, and {end:.0f} times after 3,000 steps (loss {losses:.2f}). With one column from each example it is {one:.0f} times at the end, so the dependence within an example is not the main reason.
 
-    A likely reason is the weight of the examples. $A_n$ vanishes for an example that is fitted with confidence. In effect {many:,.0f} of 1,600 fresh examples contribute to $G$ at the start, and {few:.0f} at the end: those that are fitted badly. With this number in the place of $N$ the distance is still {adapted:.0f} times the null. The law assumes many examples of like weight. At the end of training
-    these weights differ much. But the law is off at the start already, and the weights alone do not explain all of it at the end.""",
+    A likely reason is the weight of the examples. $A_n$ vanishes for an example that is fitted with confidence. In effect {many:,.0f} of 1,600 fresh examples contribute to $G$ at the start, and {few:.0f} at the end: those that are fitted badly. With this number in the place of $N$ the distance is still {adapted:.0f} times the null. The law assumes many examples of similar weight. At the end of training
+    these weights differ a lot. But the law is off at the start already, and the weights alone do not explain all of it at the end.""",
     **numbers,
 )
 
 # %% [markdown]
 # ## Outliers and classes
 #
-# Do the classes make the outliers? We compute the mean of $U_n$ over the examples of each class, subtract it, and look at what remains of the outliers. The stored runs also
-# hold a second network, on five Gaussian clusters in 100 dimensions with one hidden layer of ten units ($M = $ 1,065, $N = 500$).
+# Are the outliers due to the classes? We compute the mean of $U_n$ over the examples of each class, subtract it, and look at what remains of the outliers. The stored runs also
+# hold a second network, on five Gaussian clusters in 100 dimensions with one hidden layer of ten units ($M = 1{,}065$, $N = 500$).
 
 
 # %%
@@ -505,7 +504,7 @@ for kind in ("digits", "blobs"):
 head = ["stored networks", "$C - 1$", "outliers of G (largest ratio)"]
 head += [r"$\lambda_{C-1} / \lambda_C$", "share left without class means"]
 if rows:
-    figures.table([*head, "overlap of their eigenvectors with those of Σ"], rows)
+    figures.table([*head, "overlap with those of Σ, mean squared cosine"], rows)
 
 
 # %%
@@ -526,8 +525,8 @@ ranks = np.array([r["ratio_rule"][1] for r in nets.where(kind="blobs").results])
 
 # %% tags=["hide-input"]
 say(
-    """**Reading.** On the digits the largest ratio between successive eigenvalues of $G$ is behind rank $C - 1$ in {share_start:.0f} % of the stored runs at the start and in {share_end:.0f} % at the end. Without the class means, a share of {left_start:.2f} of the sum of the $C - 1$
-    largest eigenvalues is left at the start, so the means account for most of the outliers. At the end it is {left_end:.2f}: the variation *within* classes then has large eigenvalues too. On the blobs, with $C = 5$, the largest ratio is at the end behind rank 5 in {five} and behind ranks 17 to 23 in {twenty} of {blobs} runs, near $C$ and near $C(C-1)$ ([Chapter 10](10_after.ipynb) says why).
+    """**Reading.** On the digits the largest ratio between successive eigenvalues of $G$ is after rank $C - 1$ in {share_start:.0f} % of the stored runs at the start and in {share_end:.0f} % at the end. Without the class means, a share of {left_start:.2f} of the sum of the $C - 1$
+    largest eigenvalues is left at the start, so the means account for most of the outliers. At the end it is {left_end:.2f}: the variation *within* classes then has large eigenvalues too. On the blobs, with $C = 5$, at the end the largest ratio follows rank 5 in {five} of {blobs} runs and a rank from 17 to 23 in {twenty}, near $C$ and near $C(C-1)$ ([Chapter 10](10_after.ipynb) says why).
 
     The distance of the bulk from the nearest Marchenko-Pastur law is {mp_start:.0f} times that of white data ($\\Sigma = I$) at the start, and {mp_end:.0f} times at the end. $\\Sigma$ is not the identity with a few spikes: its eigenvalues fall over many decades.""",
     share_start=share[0].mean,
@@ -540,12 +539,12 @@ say(
 # %% [markdown]
 # ## Index against energy
 #
-# [Pennington and Bahri (2017)](../book/references.md) take the first term of the Hessian for a Wishart matrix and the second for a Wigner matrix whose size grows with the
+# [Pennington and Bahri (2017)](../book/references.md) model the first term of the Hessian as a Wishart matrix (a sample covariance of independent normal entries) and the second as a Wigner matrix (symmetric, independent entries) whose size grows with the
 # *energy* $\varepsilon$, half the mean squared error. At critical points the model predicts the *index*, the share of negative eigenvalues: where it is small it grows
 # as $(\varepsilon - \varepsilon_c)^{3/2}$. They also report that minima lie at about $\frac12(1 - \varphi)^2$, with $\varphi$ the number of parameters over that of targets.
-# Their network is used here: tanh, no biases, 16 inputs, hidden units and outputs, so that $M = 512$, with normal inputs and targets.
+# Their network is used here: tanh, no biases, 16 inputs, 16 hidden units and 16 outputs, so that $M = 512$, with normal inputs and targets.
 #
-# To find critical points we stop gradient descent at some step, then lower the norm of the gradient by Levenberg-Marquardt steps. Such searches often end where only
+# To find critical points we stop gradient descent at some step, then lower the norm of the gradient by Levenberg-Marquardt steps (damped Gauss-Newton steps). Such searches often end where only
 # the *norm* is stationary ([Frye et al. 2021](../book/references.md)), so the size of the gradient is kept. This run has 8 units in place of 16.
 
 # %%
@@ -589,11 +588,11 @@ steep = lambda r: Estimate(
 )
 ends = np.concatenate([r["gradient"] for r in kept.results]) if kept.results else []
 say(
-    """**Reading.** Fitted to all points of a stored run, the exponent is {all_25:.2f} for $\\varphi = 1/4$ and {all_50:.2f} for $1/2$; the prediction is 1.5. Fitted to the points whose index is at most a tenth, to
-    which the prediction belongs, it is {few_25:.2f} and {few_50:.2f}. The lowest energies are {low_25:.3f} and {low_50:.3f}, where $\\frac12(1 - \\varphi)^2$ is 0.281 and 0.125.
+    """**Reading.** Fitted to all points of a stored run, the exponent is {all_25:.2f} for $\\varphi = 1/4$ and {all_50:.2f} for $1/2$; the prediction is 1.5. Fitted to the points whose index is at most a tenth, for
+    which the prediction is made, it is {few_25:.2f} and {few_50:.2f}. The lowest energies are {low_25:.3f} and {low_50:.3f}, where $\\frac12(1 - \\varphi)^2$ is 0.281 and 0.125.
 
-    The lowest energies lie at or below the reported value, at places that are no minima. The premise is not met: {true} of the {ends} searches have brought the gradient below $10^{-10}$. Its median norm where they end is {g_25:.1e} and {g_50:.1e}.""",
-    all_25=law(0, 0.25), all_50=law(0, 0.5), few_25=law(1, 0.25), few_50=law(1, 0.5), low_25=low(0.25), low_50=low(0.5),
+    The lowest energies {lie} the reported value. The prediction is for critical points, and few searches reach one: {true} of the {ends} have brought the norm of the gradient below $10^{-10}$. Its median where they end is {g_25:.1e} and {g_50:.1e}.""",
+    all_25=law(0, 0.25), all_50=law(0, 0.5), few_25=law(1, 0.25), few_50=law(1, 0.5), low_25=low(0.25), low_50=low(0.5), lie="lie below" if all(low(r).high < (1 - r) ** 2 / 2 for r in of_ratio) else "do not all lie below",
     true=int(np.sum(np.asarray(ends) < 1e-10)), ends=len(ends) or None, g_25=steep(0.25), g_50=steep(0.5),
 )  # fmt: skip
 
@@ -623,11 +622,11 @@ check("those of a population of two kinds fail it", far, above=0.03)
 # %% [markdown]
 # ## Limits
 #
-# * $\Sigma$ of the digits is estimated from a few thousand held-out ones. The null includes that, as if they had normal columns.
+# * $\Sigma$ of the digits is estimated from a few thousand held-out ones. The null includes this error, computed for normal columns.
 # * Sample covariances whose columns differ in weight follow other laws (separable covariances), which need the weights as a second population. We show the effect of the
 #   weights and do not solve that equation.
 # * 'The end' is after 3,000 steps. None of the stored networks on digits has a loss below a tenth of that of a guess there (0.23).
-# * Distances look at eigenvalues above $10^{-6}$ of the largest.
+# * Distances are taken over eigenvalues above $10^{-6}$ of the largest.
 # * At the end training examples are fitted better than fresh ones, and so their $G$ is smaller. A theory of independent data does not cover this.
 #
 # ## Try it

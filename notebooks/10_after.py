@@ -67,7 +67,7 @@ from torch.nn.utils import parameters_to_vector
 # %% [markdown]
 # ## The edge of stability
 #
-# Under gradient descent with step $\eta$ the largest eigenvalue rises until it reaches $2/\eta$ and then stays near it (Cohen et al. 2021); where it
+# Under gradient descent with step $\eta$ the largest eigenvalue rises until it reaches $2/\eta$ and then stays near it ([Cohen et al. 2021](../book/references.md)); where it
 # starts above, it falls to it.
 # On a quadratic loss with curvature $\lambda$ along some direction, a step multiplies the distance to the minimum by
 # $1 - \eta\lambda$, which shrinks it only if $\lambda < 2/\eta$. We train a small tanh network on digits shrunk to 7 by 7 pixels, with squared
@@ -225,9 +225,9 @@ figures.table(head, rows)
 
 # %% [markdown]
 # The table gives means over the second half of training, with the standard deviation over seeds. Where the sharpness stays at $2/\eta$, its
-# size is set by the step and not by the data: networks compared at the same step size are alike in their largest eigenvalue for
-# this reason alone, and a smaller step ends at a sharper point. A direction drawn at random would have 0.4 % of its squared norm in ten of
-# the 2,740 directions (the last column; Gur-Ari et al. 2018).
+# size is set by the step: other networks that reach the edge at the same step would have the same largest eigenvalue, and a smaller step
+# ends at a sharper point. A direction drawn at random would have 0.4 % of its squared norm in ten of the 2,740 directions (the last column;
+# [Gur-Ari et al. 2018](../book/references.md)); the gradient has most of it there at the smaller steps, and much less at the largest.
 #
 # Below, a step of your own, on 60 digits; in Jupyter the network is trained anew when the slider is released.
 
@@ -265,16 +265,16 @@ explore(
 # %% [markdown]
 # ## Classes, and pairs of classes
 #
-# Papyan (2019) split the Gauss-Newton matrix by classes. Let $g_{nc} = J_n^\top (p_n - e_c)$ be the gradient that example $n$ would have if its
+# [Papyan (2019)](../book/references.md) split the Gauss-Newton matrix $G = \frac1N\sum_n J_n^\top(\operatorname{diag}(p_n) - p_n p_n^\top)J_n$ by classes. Let $g_{nc} = J_n^\top (p_n - e_c)$ be the gradient that example $n$ would have if its
 # label were $c$. Since $\sum_c p_{nc} (p_n - e_c)(p_n - e_c)^\top$ is $\operatorname{diag}(p_n) - p_n p_n^\top$, the Gauss-Newton matrix is a
 # weighted second moment of these $NC$ vectors,
 #
 # $$G = \frac1N \sum_n \sum_c p_{nc}\, g_{nc} g_{nc}^\top ,$$
 #
 # and can be split as in an analysis of variance. The $g_{nc}$ of all examples of true class $c'$ form one *cell* $(c', c)$. For each class
-# $c'$ take the mean of each cell with $c \ne c'$, one for each *pair*, and the mean of these $C - 1$ means, one for the *class*; examples
-# are weighted by $p_{nc}$ and cells by the sum of their weights. The class means make $G_{\text{class}}$, what the pair means
-# differ from them by makes $G_{\text{pair}}$, and what the gradients differ from their cell's mean by makes $G_{\text{within}}$:
+# $c'$ we average every cell with $c \ne c'$: these $C - 1$ means belong to the *pairs*, and their mean to the *class*. Examples are weighted
+# by $p_{nc}$, cells by the sum of their weights. $G_{\text{class}}$ is the second moment of the class means, $G_{\text{pair}}$ that of the
+# differences between pair and class means, and $G_{\text{within}}$ that of the differences between the gradients and their cell's mean:
 #
 # $$
 # G = \underbrace{G_{\text{class}}}_{\text{rank} \,\le\, C} + \underbrace{G_{\text{pair}}}_{\text{rank} \,\le\, C(C-2)} +
@@ -401,7 +401,7 @@ text = r"""**This run.** The classes carry {clusters_class_here:.2f} of the trac
 
     **Stored runs on digits.** The shares are {digits_class:.2f}, {digits_pair:.2f} and {digits_within:.2f}. The tenth eigenvalue of
     $G_{\text{class}}$ is only {digits_least:.2f} of the ninth: the class part has $C - 1$ large eigenvalues. Behind the ninth $G$ falls by a factor
-    {digits_before:.2f}, and behind the tenth by {digits_drop:.2f}: pairs and single examples weigh as much as the classes here, so no gap is left. ([Chapter 9](09_population.ipynb) has one, at a loss near 0.3.)"""
+    {digits_before:.2f}, and behind the tenth by {digits_drop:.2f}: pairs and single examples weigh more than the classes here, so no gap is left. ([Chapter 9](09_population.ipynb) has one, at a loss near 0.3.)"""
 say(text, **{k: v for k, v in found.items() if "{" + k + ":" in text})
 
 # %% [markdown]
@@ -578,8 +578,8 @@ head = ["iteration", "whole set", "batch of 512", "batch of 10", "10 over 512"]
 figures.table([*head, "signal of 10, %"], rows)
 
 # %% [markdown]
-# The numbers of the table are root mean squares of stored runs. *Signal* is the share of the squared norm of a batch's gradient that belongs to
-# the whole gradient. Steps of noise cancel in part, so a longer step is not a longer way.
+# The first three columns of numbers are root mean squares of the norms over stored runs. *Signal* is the share of the squared norm of a batch's gradient that belongs to
+# the whole gradient. The noise of successive steps partly cancels, so longer steps do not carry the weights as much farther.
 
 # %% [markdown]
 # ## More of what came after

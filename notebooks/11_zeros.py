@@ -17,7 +17,7 @@
 # > zero ([Sagun et al. 2017](../book/references.md), Section 2.2, below Equation 5).
 #
 # The paper gives a lower bound. Later work asks for the number itself, and for some networks it is a theorem. This chapter counts the zeros of $H = G + R$ and of
-# both terms, compares the counts with these theorems and with published numbers, and looks for the reasons of the zeros of small networks like those of Chapters 1 to 4. An
+# both terms, compares the counts with these theorems and with published numbers, and looks for the reasons for the zeros of small networks like those of Chapters 1 to 4. An
 # eigenvalue counts as zero if its magnitude is at most $10^{-12}$ of the largest; the rank is the number of the others. $C$ is the number of classes; [all symbols](../book/notation.md).
 
 # %% tags=["parameters", "hide-input"]
@@ -60,14 +60,14 @@ this_run(p)
 # %% [markdown]
 # ## The rank of a deep linear network
 #
-# A network of linear layers without biases and without activations computes a product of matrices, but its loss is not convex in them and has a
-# Hessian with all three parts. For it [Singh, Bachmann and Hofmann (2021)](../book/references.md) prove the ranks at almost every point. Let the
+# A network of linear layers without biases and without activations computes a product of matrices, but its loss is not convex in them, and neither
+# $G$ nor $R$ vanishes. For it [Singh, Bachmann and Hofmann (2021)](../book/references.md) prove the ranks for almost all weights. Let the
 # inputs have rank $r$, the $L - 1$ hidden layers the widths $m_i$, and let $K = C - 1$ outputs count, as cross-entropy ignores a common shift. With
 # $s = \min(r, K)$ and $q = \min(s, m_1, m_2, \dots)$
 #
 # $$
 # \begin{aligned}
-# \operatorname{rank} G &= q\,(r + K - q), \qquad \operatorname{rank} R = q\,\Big(2 \sum_i m_i + 2s - Lq\Big), \\
+# \operatorname{rank} G &= q\,(r + K - q), \\ \operatorname{rank} R &= q\,\Big(2 \sum_i m_i + 2s - Lq\Big), \\
 # \operatorname{rank} H &= \operatorname{rank} G + \operatorname{rank} R - q\,(2s - q) .
 # \end{aligned}
 # $$
@@ -141,7 +141,7 @@ say(
 # ## ReLU and tanh
 #
 # For networks with activations the formula is no theorem. The authors report that it remains 'faithful as an estimate of the numerical Hessian rank'
-# for rectified and hyperbolic tangent networks (their abstract). The next figure divides the rank that is found by the formula's.
+# for rectified and hyperbolic tangent networks (their abstract). The next figure shows the rank found, divided by that of the formula.
 
 # %%
 grid = [{"activation": a, "width": m, "pixels": 41, "seed": s}
@@ -165,7 +165,7 @@ def draw_bent(ax, key):
     for color, activation in zip(figures.SERIES[3:], ("relu", "tanh")):
         curves = [over(activation, key, m).values for m in range(4, 25, 4)]
         if bent and len({len(c) for c in curves}) == 1:
-            figures.band(ax, range(4, 25, 4), np.transpose(curves), color, {"relu": "ReLU"}.get(activation, activation), marker="o")  # fmt: skip
+            figures.band(ax, range(4, 25, 4), np.transpose(curves), color, activation.replace("relu", "ReLU"), marker="o")  # fmt: skip
     ax.axhline(1, color=figures.INK, lw=0.8)
     ax.set_yscale("log")
 
@@ -191,7 +191,7 @@ say(
     {full} of {of_all} runs: all zeros come from the 23 black pixels and the shift of the softmax, and hidden layers add none. The rank of $R$ is {tanhR:.2f} times the
     formula's with tanh at $m = 24$, since the second derivative of tanh gives each example a term of its own.
 
-    The eigenvalues beyond the formula are small but not zero. As many of the largest as the formula counts carry {carried_relu:.2f} % (ReLU) and
+    The eigenvalues beyond the formula are small but not zero. If the formula gives rank $r$, the $r$ largest carry {carried_relu:.2f} % (ReLU) and
     {carried_tanh:.2f} % (tanh) of the sum of the magnitudes of $H$ at $m = 24$. But the sizes show no drop at the formula's rank, so this does not make it an estimate of the rank.""",
     relu4=over("relu", "H", 4), tanh4=over("tanh", "H", 4), relu24=over("relu", "H", 24), tanh24=over("tanh", "H", 24), tanhR=over("tanh", "R", 24), of_all=len(smooth) or None,
     full=sum(r["rank_H"] == r["parameters"] - 24 * m for m, r in smooth),
@@ -228,7 +228,7 @@ def rank_moved(activation, width, pixels=41, seed=p.seed):
 # %% tags=["hide-input"]
 explore(
     rank_moved, {"activation": ["linear", "relu", "tanh"], "width": [4, 8]}, name="fig_explore_rank",
-    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). In Jupyter the number of pixels, other widths and seeds too.",
+    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). Rings: negative. In Jupyter you can also choose the number of pixels, the width and the seed.",
     alt="Magnitudes of the eigenvalues of H against rank on logarithmic axes, with a dashed line at the rank that the formula gives.",
     live={"width": [2, 4, 6, 8, 10, 12, 16], "pixels": [10, 20, 30, 41, 64], "seed": range(p.seed, p.seed + 10)},
 )  # fmt: skip
@@ -300,8 +300,8 @@ say(
 
 # %% [markdown]
 # One-hot targets are not in general position: their entries sum to one. The outputs can sum to one on all examples in two ways. Either the activations of all $N$
-# examples lie in one hyperplane, and $H$ has $M - NC$ zeros. Or the output weights sum to zero over the classes. Then the sum of the outputs no longer depends on
-# the first layer, and of its $N$ dimensions only 21 are left, for the 20 hidden units and the bias: with $N > 21$ $H$ has $N - 21$ zeros more (the third line of the
+# examples lie in one hyperplane, and $H$ has $M - NC$ zeros. Or the output weights sum to zero over the classes. Then the sum of the outputs depends
+# only on the 20 output weights and the bias of each class, so its gradients on the $N$ examples span 21 dimensions and not $N$. For $N > 21$ the matrix $H$ has $N - 21$ more zeros (the third line of the
 # figure). At a random start $R$ is not zero, and the zeros of
 # $H$ are fewer (crosses): the directions orthogonal to all inputs, the bias among them, for each of the 20 units.
 #
@@ -310,15 +310,15 @@ say(
 # Cross-entropy has no such minimum, and ReLU units add zeros of their own. The directions along which the outputs, up to a common shift, do not move to
 # first order are the zeros of $G$. We know seven reasons for them (`account`).
 #
-# * **Black** pixels, dead **pairs** of input and unit, and **dependent** inputs: the weights into a unit act only through the inputs of those examples on which
-#   the unit, and some path from it to the outputs, is active ([Chapter 1](01_spectrum.ipynb#which-zeros-are-accounted-for)).
+# * **Black**: an input is zero on all examples. **Pairs**: an input is zero on every example on which the unit, and some path from it to the outputs, is active.
+#   **Dependent**: the inputs on those examples are linearly dependent ([Chapter 1](01_spectrum.ipynb#which-zeros-are-accounted-for)).
 # * **Scaling**: multiply a ReLU unit's weights in by a number, divide its weights out by it, and no output changes. One zero for each active unit.
-# * **Undone**: more generally, the next layer undoes a change of a unit. Two units active on the same examples can be mixed; a unit active on
-#   all examples can be shifted by its bias; on few examples the next layer can undo more.
+# * **Undone**: other changes of a unit that a change of the next layer's weights cancels on all examples. For example, two units active on the same examples are
+#   mixed, or a unit active on all examples is shifted by its bias.
 # * **Shifts** of all outputs, which the softmax ignores: one for each independent input of the last layer.
 # * **Examples**: $N$ examples give $G$ a rank of at most $N(C-1)$. What this bound promises beyond the others is counted here.
 #
-# The directions are independent, so their number is a lower bound. Fitted examples weigh so little in $G$ that they fall below $10^{-12}$. We therefore also count the zeros of $\sum_n J_n^\top P J_n$, where $P$ removes the common shift and all examples weigh alike (`unweighted`).
+# The directions are independent, so their number is a lower bound on the number of zeros of $G$. Fitted examples weigh so little in $G$ that they fall below $10^{-12}$. We therefore also count the zeros of $\sum_n J_n^\top P J_n$, where $P$ removes the common shift and all examples weigh alike (`unweighted`).
 
 
 # %%
@@ -420,7 +420,7 @@ single, double = tally(hit_of(["pages", "under", "size"])), tally(hit_of(["spect
 kept, kept_H = differences(accounts.results, ""), differences(accounts.results, "_H")  # fmt: skip
 total = lambda key: Estimate([np.sum(r[f"reasons{key}"]) / np.asarray(r[f"counts{key}"])[:, 1].sum() * 100 for r in accounts.results], "`account`")  # fmt: skip
 say(
-    """**This run.** The sum of the reasons misses {worst} of $G$ in any network. Fitted examples add up to {faded} to the count
+    """**This run.** The sum of the reasons misses {worst} of $G$ in any network. Fitted examples add at most {faded} to the count
     at $10^{-12}$.
 
     **Stored runs.** With one hidden layer the sum equals the count with equal weights in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
@@ -428,8 +428,8 @@ say(
     networks the reasons explain {total:.1f} % of the zeros. The number of examples explains {by_examples} of them, since an example has rank $C - 1$. Fitting adds up to {extra:,} zeros at the end.
 
     For $H$ only the reasons that hold at second order count: black pixels, pairs, dependent inputs of the first layer, and shifts (`structural_zeros`). They explain
-    {total_H:.1f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: it traces a curve of equal loss, and along the tangent of a
-    curve that bends $H$ is zero only where the unit's gradient is.""",
+    {total_H:.1f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: it moves the weights along a bent curve of equal loss. Along
+    the tangent of that curve $H$ is zero only if the gradient in the unit's weights is zero.""",
     by_examples=sum(int(np.asarray(r["reasons"])[:, -1].sum()) for r in accounts.results) or "none",
     worst=f"at most {left[0].max():.0f} zeros" if left[0].max() else "no zero", faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
     two=int(double[0]), two_all=double[1] or None, most=int(kept[0].max()) if kept.size else None, total=total(""), extra=int(kept[1].max()) if kept.size else None, total_H=total("_H"),
@@ -445,8 +445,8 @@ say(
 # one output is a Gauss-Newton matrix. With $q_c = p_c / (1 - p_y)$ for $c \ne y$ and $q_y = 0$ the Gauss-Newton matrix of the logits splits exactly,
 #
 # $$
-# \operatorname{diag}(p) - pp^\top = \underbrace{p_y (1 - p_y)\,(e_y - q)(e_y - q)^\top}_{\text{true class against the rest}}
-#   + \underbrace{(1 - p_y)\,\big(\operatorname{diag}(q) - qq^\top\big)}_{\text{within the rest}} ,
+# \begin{aligned} \operatorname{diag}(p) - pp^\top &= \underbrace{p_y (1 - p_y)\,(e_y - q)(e_y - q)^\top}_{\text{true class against the rest}} \\
+#   &+ \underbrace{(1 - p_y)\,\big(\operatorname{diag}(q) - qq^\top\big)}_{\text{within the rest}} , \end{aligned}
 # $$
 #
 # into $G = G_{\text{true}} + G_{\text{rest}}$, both without negative eigenvalues. $G_{\text{true}}$ has rank at most $N$: *in this reading the paper's
@@ -542,10 +542,10 @@ say(
 # %% [markdown]
 # ## Between the zeros: the spacings of the rest
 #
-# How are the eigenvalues that are *not* zero placed? In a random symmetric matrix with Gaussian entries (GOE) neighbours repel each other. Independent numbers
-# (Poisson) do not. Take the spacings $s_i$ between neighbours and the mean of $\min(s_i, s_{i+1}) / \max(s_i, s_{i+1})$, which needs no knowledge of the
+# How are the eigenvalues that are *not* zero placed? In a random symmetric matrix with Gaussian entries (the *Gaussian orthogonal ensemble*, GOE) neighbouring eigenvalues are
+# seldom close together. Independent random numbers (called *Poisson*) often are. Take the spacings $s_i$ between neighbours and the mean of $\min(s_i, s_{i+1}) / \max(s_i, s_{i+1})$, which needs no knowledge of the
 # density: it is 0.5307 for GOE and $2 \ln 2 - 1 = 0.3863$ for Poisson ([Atas et al. 2013](../book/references.md)). [Baskerville, Granziol and Keating
-# (2021)](../book/references.md) find agreement with GOE in Hessians of networks, computed in single precision over batches of 64 examples and unfolded. We take
+# (2021)](../book/references.md) find agreement with GOE in Hessians of networks, computed in single precision over batches of 64 examples and *unfolded*: rescaled so that the mean spacing is the same everywhere. We take
 # the whole training set, double precision and the ratio. The ten largest on either side and everything below $10^{-10}$ of the largest are left out.
 
 # %%
@@ -623,7 +623,7 @@ if p.scale == "quick":
 # %% [markdown]
 # ## Limits
 #
-# * 'Zero' means below $10^{-12}$ of the largest eigenvalue in double precision. In trained ReLU networks fitted examples lie on both sides of it.
+# * 'Zero' means below $10^{-12}$ of the largest eigenvalue in double precision. In trained ReLU networks eigenvalues that belong to fitted examples lie on both sides of this bound.
 # * Our digits of 8 by 8 pixels are not those of the published ranks; the formula depends on the data through the rank of the inputs alone.
 # * The ranks are of networks without biases, the account of zeros is of fully connected ReLU networks with them. The networks of the last two sections have
 #   up to 1,150 parameters. The ReLU and tanh ranks are taken at the random start.

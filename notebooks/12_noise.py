@@ -79,16 +79,16 @@ from hesslib.experiments.noise import (
 # $$S_B = \frac{\mathbb E\; g_B^\top H_B\, g_B}{\mathbb E\; \|g_B\|^2}$$
 #
 # is below $2/\eta$. [Andreyev and Beneventano (2024)](../book/references.md) find that under SGD $S_B$, and not the largest eigenvalue of $H$, rises to $2/\eta$ and stays
-# there. With $B = N$ the two edges are one. We train the tanh network of Chapter 10 (49-30-30-10, squared error) with batches that are reshuffled each
-# epoch, and follow the *sharpness*, the largest eigenvalue of $H$, and $S_B$ over 100 batches.
+# there. With $B = N$ it is the curvature along the whole gradient, which never exceeds the largest eigenvalue. We train the tanh network of Chapter 10 (49-30-30-10, squared error) with batches that are reshuffled each
+# epoch, and follow two quantities: the *sharpness* (the largest eigenvalue of $H$) and $S_B$, averaged over 100 batches.
 
 
 # %%
 def attempted(loss, step, batch, **options):
-    """A run of SGD, or one sentence if it leaves the finite numbers."""
+    """A run of SGD, or one sentence if it diverges."""
     found = stochastic_edge(loss, step, batch, **options)
     if not np.isfinite(found["losses"][-1]):
-        why = f"SGD with batches of {batch} leaves the finite numbers"
+        why = f"SGD with batches of {batch} diverges"
         raise ParameterError(f"step = {step}: {why}; give less")
     return found
 
@@ -182,8 +182,8 @@ figures.table([*head, "loss at the end, thousandths", "runs"], rows)
 
 # %% [markdown]
 # The table has means over the second half of training, with the standard deviation over seeds. The gradient of a small batch points where the curvature
-# of that very batch is large. So its steps come to the edge where the largest eigenvalue of the whole loss still lies below it, the lower the
-# smaller the batch. For large batches the two are nearly equal.
+# of that very batch is large. So small batches reach the edge while the largest eigenvalue of the whole loss is still below it; the smaller the
+# batch, the lower that eigenvalue. For large batches the two are nearly equal.
 #
 # [Liao et al. (2026)](../book/references.md) derive that the gap between the largest eigenvalue and its value under gradient descent is proportional to the variance of the
 # gradients, thus to $1/B$, and fit a slope to their own measurements.
@@ -263,11 +263,12 @@ def batch_moved(batch, step=2.0, seed=p.seed):
     ax.axhline(1, color=figures.INK, lw=1, ls=":")
     ax.legend(loc="lower right")
     if not np.isfinite(r["losses"][-1]):
-        return f"Batches of {batch}, step {step:g}: the run leaves the finite numbers.", ax  # fmt: skip
+        return f"Batches of {batch}, step {step:g}: the run diverges.", ax  # fmt: skip
     top, own = (
         np.mean(r[k][-5:]) * step / 2 for k in ("sharpness", "batch_sharpness")
     )
-    return f"Batches of {batch}, step {step:g}: at the end the largest eigenvalue is {top:.2f} and the batch sharpness {own:.2f}.", ax  # fmt: skip
+    short_of = "" if own > 0.95 else ", below the edge within these iterations"
+    return f"Batches of {batch}, step {step:g}: at the end the largest eigenvalue is {top:.2f} and the batch sharpness {own:.2f}{short_of}.", ax  # fmt: skip
 
 
 # %% tags=["hide-input"]
@@ -352,9 +353,9 @@ curved = at["batch_sharpness_10"].mean / at["sharpness_10"].mean
 # %% tags=["hide-input"]
 say(
     r"""**Stored runs.** The steps of the small batch meet a curvature {curved:.1f} times the largest eigenvalue of the whole loss: its batch sharpness is {small:.2f} of the
-    edge, where the largest eigenvalue is only {top:.2f} of it. So its own batches may be what holds the small batch back, while the curvature of the whole loss is
-    far below $2/\eta$; three runs do not decide it.""",
-    curved=curved, small=at["batch_sharpness_10"], top=at["sharpness_10"],
+    edge, where the largest eigenvalue is only {top:.2f} of it. So the curvature of its batches may be what limits the largest eigenvalue of the small batch, while the curvature of the whole loss is
+    far below $2/\eta$; {count} runs do not decide it.""",
+    count=len(at["sharpness_10"]) or None, curved=curved, small=at["batch_sharpness_10"], top=at["sharpness_10"],
 )  # fmt: skip
 if at["sharpness_512"]:
     say(
@@ -426,8 +427,8 @@ say(
 # %% [markdown]
 # ## The edge of Adam
 #
-# Adam divides by $P = \operatorname{diag}(\sqrt{\hat v} + 10^{-8})$, with $\hat v$ its running mean of squared gradients, and smooths gradients with $\beta_1 = 0.9$. With $P$ fixed it is stable on a quadratic loss up
-# to a largest eigenvalue of $P^{-1/2} H P^{-1/2}$ of $(2 + 2\beta_1) / ((1 - \beta_1)\,\eta) = 38/\eta$. [Cohen et al. (2022)](../book/references.md) find that
+# Adam smooths gradients with $\beta_1 = 0.9$ and divides them by $P = \operatorname{diag}(\sqrt{\hat v} + 10^{-8})$, with $\hat v$ its running mean of squared gradients. The *preconditioned Hessian* is $P^{-1/2} H P^{-1/2}$. With $P$ fixed Adam is
+# stable on a quadratic loss as long as its largest eigenvalue is below $(2 + 2\beta_1) / ((1 - \beta_1)\,\eta) = 38/\eta$. [Cohen et al. (2022)](../book/references.md) find that
 # full-batch training settles there. Here: the same network, squared error, all examples.
 
 # %%
@@ -472,12 +473,11 @@ figures.table(["step, stored runs", r"preconditioned, $38/\eta$",
 #
 # ## Differences of gradients
 #
-# Much of what is published on large models rests on $Hv \approx (g(w + hv) - g(w - hv)) / 2h$, which needs no second derivative. How good is it? A network small
+# Some work on large models uses $Hv \approx (g(w + hv) - g(w - hv)) / 2h$, which needs no second derivative. How good is it? A network small
 # enough for the whole matrix (49-8-8-10, 562 weights, 100 digits), after some hundred steps of gradient descent with a step of 4. We take differences along a random orthonormal basis
 # and compare the matrix with the exact Hessian.
 
 # %%
-SPELT = {"relu": "ReLU"}
 LENGTHS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # of the differences, h
 asked = {"step": 4.0, "lengths": LENGTHS, "examples": 100, "hidden": 8}
 size = {"hidden": 3 if p.scale == "smoke" else 8, "seed": p.seed}
@@ -497,9 +497,9 @@ def draw_errors(ax, results_of):
         for key, style in (("double", "-"), ("single", "--")):
             curves = [r[key][1:, 0] for r in results]
             words = {"double": "float64", "single": "float32"}[key]
-            label = f"{SPELT.get(name, name)}, {words}"
+            label = f"{name.replace('relu', 'ReLU')}, {words}"
             figures.band(ax, LENGTHS, curves, color, label, ls=style)
-    ax.axhline(1, color=figures.INK, lw=0.8, ls=":")
+    ax.axhline(1, color=figures.INK, lw=1.2, ls=":")
     ax.legend(fontsize=7)
 
 
@@ -509,7 +509,7 @@ axes = {"xlabel": "length h of the difference", "ylabel": "relative error of the
 figures.figure(
     "fig_differences", *figures.here_and_stored(draw_errors, {a: [r] for a, r in mine.items()}, kinds, **axes),
     caption="Error of the Hessian by differences of gradients, in the Frobenius norm over that of the exact one, against the length of the difference. "
-    "Dotted: an error as large as the Hessian.",
+    "Curves: median and range over seeds. Dotted: an error as large as the Hessian.",
     alt="Relative error of the Hessian by finite differences against the length of the difference on logarithmic axes, for tanh and ReLU in float64 and float32, in this run and in stored runs.",
 )  # fmt: skip
 
@@ -523,19 +523,21 @@ for name, results in kinds.items():
         low = [r["single"][i, 4] / r["exact"][0] for r in results]
         true = [np.mean(r["exact"] < -1e-4 * r["exact"][-1]) for r in results]
         share = [r["single"][i, 5] / t for r, t in zip(results, true)]
-        rows.append([SPELT.get(name, name), h, *map(spread, (top, low, share))])
+        rows.append(
+            [name.replace("relu", "ReLU"), h, *map(spread, (top, low, share))]
+        )
 head = ["float32, stored runs", "h", "largest eigenvalue", "lowest eigenvalue"]
-figures.table([*head, "share of negatives"], rows)
+figures.table([*head, "share of negatives, over exact"], rows)
 
 # %% [markdown]
 # The table has each quantity by differences over the exact one in float64, median and range over seeds; a negative eigenvalue is one below −0.0001 of the
-# largest. On tanh the error is that of rounding, which grows as $1/h$, and of the third derivatives, which grows as $h^2$: between the two lies a wide range of good lengths,
-# and float32 shifts its lower end.
+# largest. With tanh the error has two sources: rounding, which grows as $1/h$, and third derivatives, which grow as $h^2$. Between them is a wide range of good lengths; in float32
+# it begins at a larger $h$.
 #
 # On ReLU the gradient jumps where a unit changes its state on an example. A difference of length $h$ crosses such a kink with a probability that is proportional to
-# $h$, and then divides the jump by $2h$. So a shorter difference makes the errors rarer and each of them larger, and their mean over directions does not fall. The exact product
-# leaves the kinks out. Both are correct answers to different questions ([Chapter 1](01_spectrum.ipynb) looks at curvature over finite distances); an eigenvalue by
-# differences is that of no fixed matrix.
+# $h$, and then divides the jump by $2h$. So a shorter difference makes the errors rarer and each of them larger, and their mean over directions does not fall, until at a small enough $h$ none is crossed and the error is that of
+# tanh. In float32 rounding changes the share of negative eigenvalues at that length. The exact product leaves the kinks out. Both are correct answers to different questions ([Chapter 1](01_spectrum.ipynb) looks at curvature over finite distances); but
+# the differences are not the products of one fixed matrix.
 
 
 # %%
@@ -556,8 +558,8 @@ found["least"] = float(np.min(wild)) if wild else None
 say(
     r"""**Stored runs.** Along gradient descent Lanczos on differences of length 0.001 in float32 gives a mean sharpness of {tanh_seen:.2f} on tanh, in units of
     $2/\eta$, where exact products give {tanh_exact:.2f}. On ReLU it gives {relu_seen:.2f} against {relu_exact:.2f}; single moments lie between {least:.2f} and {most:.2f}
-    times the exact value. By exact products ReLU is near the edge, like tanh. A sharpness well above $2/\eta$ on a ReLU network can thus be made by the
-    differences alone.""",
+    times the exact value. By exact products ReLU is near the edge, like tanh. A sharpness well above $2/\eta$ on a ReLU network can thus be an artefact of the
+    differences.""",
     **found,
 )  # fmt: skip
 
@@ -597,7 +599,7 @@ if p.scale == "quick":
 #
 # * One small network and digits of 7 by 7 pixels, except for the runs of Chapter 5. The sources use larger networks and CIFAR-10.
 # * Andreyev and Beneventano take the mean of the ratios over batches, here it is the ratio of the means. In a pilot run the two differed by 1 to 5 %.
-# * Batches of 4 leave the finite numbers at this step. At smaller steps small batches have not reached the edge within these iterations.
+# * Batches of 4 diverge at this step. At smaller steps small batches have not reached the edge within these iterations.
 # * Differences were taken in steps of unit vectors; a program that scales $h$ by the size of the weights has other lengths at which it fails.
 #
 # ## Try it

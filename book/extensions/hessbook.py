@@ -309,14 +309,15 @@ def contender_row(line: dict, ours: float) -> list[str]:
     return [what + scaled, seconds, f"{line['seconds'] / ours:.1f}", peak, error]
 
 
-def amount(value: float, unit: str) -> str:
-    """A number with three digits and the right prefix of its unit; seconds above two minutes in larger units."""
+def amount(value: float, unit: str, digits: int = 3) -> str:
+    """A number with some digits and the right prefix of its unit; seconds above two minutes in larger units."""
+    rounded = lambda v: f"{float(f'{v:.{digits}g}'):,g}"
     for size, name in ((86400 * 365, "years"), (86400, "days"), (3600, "hours"), (60, "minutes")):
         if unit == "s" and value >= 2 * size:
-            return f"{value / size:,.3g}\u00a0{name}"
+            return f"{rounded(value / size)}\u00a0{name}"
     prefixes = {1e18: "E", 1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1: "", 1e-3: "m"}
     size = next((size for size in prefixes if value >= size), 1)
-    return f"{value / size:.3g}\u00a0{prefixes[size]}{unit}"
+    return f"{rounded(value / size)}\u00a0{prefixes[size]}{unit}"
 
 
 SMALL = 2**22  # bytes; a method that needs less mostly finds it in what the process holds already
@@ -363,7 +364,8 @@ class CostTable(SphinxDirective):
             measured.append(line)
         versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
         where = (
-            f"Measured {report['date']} on {report['device']}, at a load of {report['load']:.1f} on {report['cores']} "
+            f"Measured {report['date']} on {kit('numbers').devices([report])}, "
+            f"at a load of {report['load']:.1f} on {report['cores']} "
             f"cores (above one, other work ran beside it); {versions}; hesslib {report['code']}. C = "
             f"{report['classes']} where not varied. Fitted where the time is at least {1000 * report['floor']:.0f} ms. "
             f"Memory is shown from {SMALL / 2**20:.0f} MiB on."
@@ -403,12 +405,12 @@ class CostPredictions(SphinxDirective):
                     "multiply-adds of one product",
                     lambda m: kit("numbers").written(m["multiply_adds"], ".1e", tex=False),
                 ),
-                ("one product on one thread of this machine", lambda m: amount(m["seconds_here"], "s")),
-                ("one product on a device", lambda m: amount(m["multiply_adds"] / 3e12, "s")),
-                ("one product on 64 devices", lambda m: amount(m["multiply_adds"] / 3e12 / 64, "s")),
+                ("one product on one thread of this machine", lambda m: amount(m["seconds_here"], "s", 2)),
+                ("one product on a device", lambda m: amount(m["multiply_adds"] / 3e12, "s", 2)),
+                ("one product on 64 devices", lambda m: amount(m["multiply_adds"] / 3e12 / 64, "s", 2)),
                 (
                     "that density, 800 products, on 64 devices",
-                    lambda m: amount(800 * m["multiply_adds"] / 3e12 / 64, "s"),
+                    lambda m: amount(800 * m["multiply_adds"] / 3e12 / 64, "s", 2),
                 ),
                 ("traffic of each device for one product", lambda m: amount(m["traffic_bytes"], "B")),
             )

@@ -33,7 +33,7 @@ FILTER = """
         (!chapter.value || claim.dataset.chapter === chapter.value));
     for (const section of document.querySelectorAll("section.ledger-chapter"))
       section.hidden = !section.querySelector(".ledger-claim:not([hidden])");
-    count.textContent = all.filter(claim => !claim.hidden).length + " of " + all.length + " claims";
+    count.textContent = all.filter(claim => !claim.hidden).length + " of " + all.length + " verdicts";
   };
   const open = () => {
     const claim = location.hash.startsWith("#claim-") && document.getElementById(location.hash.slice(1));

@@ -232,8 +232,8 @@ def checked(claim: dict[str, Any], file: str) -> dict[str, Any]:
         raise ParameterError(f"{place}: give {', '.join(missing) or 'nothing else'}; unknown: {', '.join(unknown)}")
     if len(judged_by(claim)) != 1 or ("bound" in claim and "why" not in claim):
         raise ParameterError(f"{place}: give one of same, different and bound, and with bound say why")
-    if claim.get("of", "mean") not in judging.STATISTICS or claim.get("scale", "log") not in ("log", "linear"):
-        raise ParameterError(f"{place}: of is one of {', '.join(judging.STATISTICS)}, scale log or linear")
+    if claim.get("of", "mean") not in judging.STATISTICS or claim.get("scale", "log") not in ("log", "linear", "share"):
+        raise ParameterError(f"{place}: of is one of {', '.join(judging.STATISTICS)}, scale log, linear or share")
     names = {claim[k] for k in ("same", "different") if k in claim}
     if names - judging.same().keys():
         raise ParameterError(f"{place}: {names} is not in same.yml")
@@ -434,9 +434,8 @@ def markdown(claims: list[dict[str, Any]], chapter: str) -> str:
         measured = f"{claim['measured']}{runs}" if claim["measured"] else ""
         row = (f"{claim['statement']}{part}", f"{claim['quantity']}: {measured}" if measured else claim["quantity"])
         lines.append(f"| {' | '.join(map(cell, (*row, claim['bound'], '**' + claim['verdict'] + '**')))} |")
-    link = "[the ledger](../book/claims.md)"
-    lines += ["", f"How each bound was chosen, and when, is said in {link}, from which these verdicts are read."]
-    return "\n".join(lines) + "\n"
+    told = "Means of ratios are geometric. [The ledger](../book/claims.md) says how each bound was chosen, and when."
+    return "\n".join([*lines, "", told]) + "\n"
 
 
 def verdicts(chapter: str) -> None:

@@ -86,7 +86,7 @@ def signed_log_axis(ax, floor: float, low: float, high: float) -> None:
     negative = [-v for v in positive if v <= 10 * -low]
     ticks = sorted(negative + [0.0] + positive)
     ax.set_yticks(signed_log(np.array(ticks), floor))
-    name = lambda v: "0" if v == 0 else f"{'-' if v < 0 else ''}$10^{{{int(round(np.log10(abs(v))))}}}$"
+    name = lambda v: "0" if v == 0 else f"{'−' if v < 0 else ''}$10^{{{int(round(np.log10(abs(v))))}}}$"
     ax.set_yticklabels([name(v) for v in ticks])
 
 

@@ -1,8 +1,8 @@
 """How a claim is judged: a statistic of independent runs, its 95 % interval, and the verdict that the interval gives.
 
 The interval of a mean is Student's t over independent runs (of the logarithms for ratios, so that a factor up and a
-factor down weigh the same); that of a share of runs is Clopper and Pearson's; that of a median is the sign test's, from
-order statistics. The last two assume no distribution; the first assumes that means of a few runs are near normal.
+factor down weigh the same; cut at 0 and 1 for shares). That of a share of runs is Clopper and Pearson's, that of a
+median the sign test's. The last two assume no distribution; the first assumes that means of few runs are near normal.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def estimate(values: np.ndarray, of: str = "mean", scale: str = "linear") -> tup
             raise ParameterError("scale: log needs positive values")
         value, interval = estimate(np.log(values))
         return math.exp(value), interval and (math.exp(interval[0]), math.exp(interval[1]))
-    return float(values.mean()), None if few else mean_interval(values)
+    cut = (0.0, 1.0) if scale == "share" else (-math.inf, math.inf)
+    return float(values.mean()), None if few else tuple(np.clip(mean_interval(values), *cut).tolist())
 
 
 def judge(interval: Interval, low: float, high: float) -> str:
@@ -104,7 +105,7 @@ def reason(entry: dict[str, Any]) -> str:
     if "same" in entry:
         words = same()[entry["same"]]["words"]
         return f"{words[0].upper()}{words[1:]}."
-    return f"More than that would still be the same: {same()[entry['different']]['words']}."
+    return f"Less than that would still be the same: {same()[entry['different']]['words']}."
 
 
 def demand(low: float, high: float, percent: bool = False) -> str:

@@ -67,9 +67,9 @@ class SymmetricOperator(LinearOperator):
 class CurvatureOperator(SymmetricOperator):
     """A symmetric (M, M) curvature matrix known by its products.
 
-    With J_n the Jacobian of the outputs at example n, every operator here has the form
+    With J_n the Jacobian of the outputs at example n, every operator here has the form ::
 
-        v -> 1/N sum_n ( J_n' A_n J_n v + sum_c d_nc Hessian(f_nc) v )
+        v -> 1/N sum_n (J_n^T A_n J_n v + sum_c d_nc Hessian(f_nc) v)
 
     and they differ in the pair (A, d): the loss's own Hessian and gradient in the outputs for H;
     d = 0 for G; A = 0 for R = H - G. With ``output="probability"`` G has A = d d' (empirical

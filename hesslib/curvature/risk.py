@@ -100,7 +100,7 @@ class EmpiricalRisk:
         inputs: tensor whose first axis runs over the N examples, or a list of such batches, which may
             differ in size (each example weighs 1/N). A batch may also be a dict of keyword arguments of the
             model's forward or, in a list, a tuple of positional ones. Without ``targets``, an iterable
-            of pairs (inputs, targets), such as a ``DataLoader``; it is gone through once.
+            of pairs (inputs, targets) or tuples (a, b, ..., targets), such as a ``DataLoader``; gone through once.
         targets: tensor or list alike; class indices (N,) for cross-entropy.
         loss: ``"cross_entropy"`` (outputs (N, C) or, with one target for each token or pixel, (N, ..., C) or
             (N, C, ...); the mean over all targets of the set that are not -100), ``"mse"`` (mean over
@@ -398,10 +398,10 @@ class EmpiricalRisk:
     def ggn(self, output: Literal["logits", "probability"] = "logits") -> CurvatureOperator:
         """The generalised Gauss-Newton matrix G, first term of the paper's Eq. 4.
 
-        ``output="logits"``: G = 1/N sum J' A J with A the Hessian of the loss in the outputs; for
+        ``output="logits"``: ``G = 1/N sum J^T A J`` with A the Hessian of the loss in the outputs; for
         cross-entropy its rank is at most N (C - 1). ``output="probability"``: the paper's reading of
         Eq. 5, where the model's real-valued output is the probability p_y of the label and the loss
-        is -log p_y; this is the empirical Fisher matrix 1/N sum g g' of the example gradients, of rank
+        is -log p_y; this is the empirical Fisher matrix ``1/N sum g g^T`` of the example gradients, of rank
         at most N (cross-entropy only).
         """
         return CurvatureOperator(self, "ggn", output)

@@ -74,7 +74,8 @@ def spectrum(
     Args:
         op: a ``CurvatureOperator``.
         method: ``"auto"``, ``"dense"`` or ``"gram"``.
-        checkpoint, progress: as in ``to_dense``.
+        checkpoint: a folder that keeps the finished rows of the matrix, so that a stopped run goes on; None: nothing.
+        progress: show bars; None: only in a terminal or notebook, and after two seconds.
 
     Raises:
         MemoryError: the matrix does not fit into free memory; nothing has been allocated.

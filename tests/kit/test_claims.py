@@ -74,6 +74,9 @@ def test_the_interval_of_a_mean_is_students():
     value, interval = judging.estimate(values, scale="log")
     wanted = stats.ttest_1samp(np.log(values), 0).confidence_interval(0.95)
     assert np.allclose(interval, np.exp([wanted.low, wanted.high])) and np.isclose(value, stats.gmean(values))
+    shares = np.array([0.5, 1.0, 1.0, 1.0])
+    (low, high), plain = judging.estimate(shares, scale="share")[1], judging.mean_interval(shares)
+    assert low == plain[0] and high == 1 < plain[1]
 
 
 def test_the_interval_of_a_claim_is_students_over_its_runs():

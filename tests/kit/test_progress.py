@@ -108,3 +108,10 @@ def test_a_bar_of_jupyter_is_made_only_when_it_is_shown(monkeypatch):
     assert len(made) == 1
     assert (made[0].n, made[0].total, made[0].desc, made[0].unit) == (4, 4, "long", "s")
     assert made[0].start_t == shown.start_t and made[0].disable
+
+
+def test_a_limit_that_is_seldom_reached_promises_no_time(capsys):
+    for _ in bar(range(200), desc="products at most"):
+        time.sleep(0.01)
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"products at most: \d+% after 00:00, remaining time not known\n", said)

@@ -131,7 +131,7 @@ def test_the_readme_says_what_the_tour_says():
     numbers = re.findall(r"\d+\.\d+ ± \d+\.\d+", found)
     assert len(numbers) >= 3 and all(number in tour for number in numbers)
     plain = lambda text: " ".join(text.split())
-    few = re.search(r"Trained on digits, (\d+) of them have (\d+) to (\d+) outliers", plain(tour)).groups()
+    few = re.search(r"Trained on digits, all (\d+) networks have (\d+) to (\d+) outliers", plain(tour)).groups()
     assert "{} of them have {} to {} for 10 classes".format(*few) in plain(found)
     stored, said = r"CIFAR-10 \((\d+) runs? stored\)", r"our (\d+) runs on CIFAR-10"
     assert re.search(stored, plain(tour))[1] == re.search(said, plain(found))[1]
