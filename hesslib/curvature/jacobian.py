@@ -26,8 +26,7 @@ def jacobian(risk: EmpiricalRisk, *, progress: bool | None = None) -> Tensor:
 
     For outputs (N, C) it is (N, C, M), and with A_n the loss's Hessian in the outputs of an example
     ``G = 1/N sum J_n^T A_n J_n``. It comes in chunks of examples (``jacobian_chunks``), each compared with a product
-    J v by plain double backward. Cost: about C passes over the data and the memory of the result; M (N C) / 2^17 MiB
-    in float64.
+    J v by plain double backward. Cost: about C passes over the data and the result, 8 M N C bytes in float64.
 
     Raises:
         MemoryError: the result does not fit into free memory; nothing has been allocated.

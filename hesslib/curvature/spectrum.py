@@ -74,8 +74,7 @@ def spectrum(
     Args:
         op: a ``CurvatureOperator``.
         method: ``"auto"``, ``"dense"`` or ``"gram"``.
-        checkpoint: a folder that keeps the finished rows of the matrix, so that a stopped run goes on; None: nothing.
-        progress: show bars; None: only in a terminal or notebook, and after two seconds.
+        checkpoint, progress: a folder that keeps finished rows, so that a stopped run goes on; whether to show bars.
 
     Raises:
         MemoryError: the matrix does not fit into free memory; nothing has been allocated.

@@ -111,7 +111,7 @@ def test_claims_are_filtered_without_a_kernel(browser, html):
     page.goto((html / "book" / "claims.html").as_uri())
     seen = lambda: page.locator(".ledger-claim:visible").count()
     everything = len(SHOWN["claims"])
-    assert seen() == everything and page.inner_text(".ledger-filter output") == f"{everything} of {everything} claims"
+    assert seen() == everything and page.inner_text(".ledger-filter output") == f"{everything} of {everything} verdicts"
     verdict = SHOWN["claims"][-1]["verdict"]
     page.get_by_label("Verdict").select_option(verdict)
     assert seen() == [c["verdict"] for c in SHOWN["claims"]].count(verdict) > 0
