@@ -192,7 +192,7 @@ def draw_walks(ax, walk):
         ax.plot(positions, value * positions**2 / 2, ":", color=color)
     reach = np.abs(values).max()  # twice as high as the parabolas; a curve that rises further is cut
     ax.set(xticks=[-1, 0, 1], ylim=(max(1.1 * curves.min(), -reach), reach))
-    ax.legend(loc="upper center")
+    ax.legend(loc="upper left", fontsize=8)
 
 
 axes = {"xlabel": "distance t along the eigenvector", "ylabel": "change of the loss, less its slope"}

@@ -214,7 +214,7 @@ for name, (spectra, _) in zip(("start", "end"), both):
         style = {"color": figures.COLORS[color], "label": NAMES[key]}
         above = c if key == "best MP" else 0
         figures.law_ranks(ax, spectra["laws"][key][0], m, top, above, **style)
-    ax.axvline(c - 0.5, color=figures.INK, ls=":", lw=1)
+    ax.axvline(c - 0.5, 0.45, 1, color=figures.INK, ls=":", lw=1)
     ax.legend(loc="lower left")
     panels.append(ax)
 figures.figure(
