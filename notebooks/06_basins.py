@@ -294,7 +294,7 @@ on_early = lambda of: (Estimate(v, of="basins_early") for v in np.array([of(r) f
 (at, peak, top, rest_top, _), (soon, rest_soon, *_), (quadratic, rest, inside, *_) = map(on_early, (peak_of, partial(parts_of, last=10), parts_of))
 say(
     """**Reading.** On CIFAR-10 the loss is {before:.2g} at the switch and highest at step {at:.0f}, with {peak:.0f}. There the quadratic form in the 50 leading eigenvectors gives {top:.2g} times the rise, and the displacement without its
-    leading part {rest_top:.2g} of it. Over the first ten steps, most of them before the jump, they give {soon:.2g} and {rest_soon:.2g} times the rise (medians).
+    leading part {rest_top:.2g} of it. Over the first ten steps, most of them before the highest, they give {soon:.2g} and {rest_soon:.2g} times the rise (medians).
 
     Over 200 steps they give {quadratic:.2g} and {rest:.2g} times the rise. Most of these steps come after the jump, where the network has lost much of what it had learnt (the mean loss over the second hundred steps is {after:.2g}, that of a guess
     2.3). The leading part then holds {inside:.1f} % of the squared length of the displacement, and the Hessian at the switch {word}.""",
@@ -522,10 +522,10 @@ rows = [[NAMES[name], *(f"{est(name, of):{form}}" for of, form in columns.values
 words = {"small": "After the small batches", "control": "After the control"}
 figures.table(["CIFAR-10, means of weights", *columns], rows or [["not run", *[""] * len(columns)]])
 say(
-    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I.{others}
+    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I.{others} The ratio rule counts {outliers:.1f} outliers at the end of Part I, where ten classes would give 9.
 
     If the noise had the shape of the Hessian, its share in the ten leading eigenvectors would be that of the ten eigenvalues in the trace: at the end of Part I it is {share:.0f} %, against {null:.0f} %.""",
-    large=est("large", columns["largest"][0]), others="".join(f" {word} it is {est(name, columns['largest'][0]):.3g}." for name, word in words.items() if at_end[name]), share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
+    outliers=est("large", columns["outliers (ratio rule)"][0]), large=est("large", columns["largest"][0]), others="".join(f" {word} it is {est(name, columns['largest'][0]):.3g}." for name, word in words.items() if at_end[name]), share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
 )
 
 # %% [markdown]

@@ -418,6 +418,7 @@ hit_of = lambda names: [differences(accounts.where(network=k).results, "")[0] fo
 tally = lambda v: (sum((one == 0).sum() for one in v), sum(len(one) for one in v))
 single, double = tally(hit_of(["pages", "under", "size"])), tally(hit_of(["spectrum", "clusters"]))  # fmt: skip
 kept, kept_H = differences(accounts.results, ""), differences(accounts.results, "_H")  # fmt: skip
+least_most = lambda e: f"{e.low:.1f} to {e.high:.1f}" if e else e
 total = lambda key: Estimate([np.sum(r[f"reasons{key}"]) / np.asarray(r[f"counts{key}"])[:, 1].sum() * 100 for r in accounts.results], "`account`")  # fmt: skip
 say(
     """**This run.** The sum of the reasons misses {worst} of $G$ in any network. Fitted examples add at most {faded} to the count
@@ -425,14 +426,14 @@ say(
 
     **Stored runs.** With one hidden layer the sum equals the count with equal weights in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
     {two_all}, and up to {most} zeros are missing: changes of several units at once that the next layers undo and that no single unit explains. Over all
-    networks the reasons explain {total:.1f} % of the zeros. The number of examples explains {by_examples} of them, since an example has rank $C - 1$. Fitting adds up to {extra:,} zeros at the end.
+    networks the reasons explain {total} % of the zeros. The number of examples explains {by_examples} of them, since an example has rank $C - 1$. Fitting adds up to {extra:,} zeros at the end.
 
     For $H$ only the reasons that hold at second order count: black pixels, pairs, dependent inputs of the first layer, and shifts (`structural_zeros`). They explain
-    {total_H:.1f} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: it moves the weights along a bent curve of equal loss. Along
+    {total_H} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: it moves the weights along a bent curve of equal loss. Along
     the tangent of that curve $H$ is zero only if the gradient in the unit's weights is zero.""",
     by_examples=sum(int(np.asarray(r["reasons"])[:, -1].sum()) for r in accounts.results) or "none",
     worst=f"at most {left[0].max():.0f} zeros" if left[0].max() else "no zero", faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
-    two=int(double[0]), two_all=double[1] or None, most=int(kept[0].max()) if kept.size else None, total=total(""), extra=int(kept[1].max()) if kept.size else None, total_H=total("_H"),
+    two=int(double[0]), two_all=double[1] or None, most=int(kept[0].max()) if kept.size else None, total=least_most(total("")), extra=int(kept[1].max()) if kept.size else None, total_H=least_most(total("_H")),
     extra_H=int(kept_H[1].max()) if kept.size else None,
 )  # fmt: skip
 
