@@ -316,7 +316,7 @@ say(
 # %% [markdown]
 # ## At the same loss
 #
-# We compare batch sizes at one step size, where the stored runs have reached the same training loss. (Batches of 10 and 512 are stored; 32 and 100 are planned.)
+# We compare batch sizes at one step size, where the stored runs have reached the same training loss. All four batch sizes are stored, those of 32 and 100 with fewer seeds.
 
 
 # %%
