@@ -199,7 +199,7 @@ axes = {"xlabel": "distance t along the eigenvector", "ylabel": "change of the l
 panels = figures.here_and_stored(draw_walks, *walks, "start", "end", **axes)
 figures.figure(
     "fig_walks", *panels,
-    caption="The loss along three eigenvectors (solid; the linear part is taken off) and the parabolas $\\lambda t^2 / 2$ (dotted); a curve that rises beyond the panel is cut. The "
+    caption="The loss along three eigenvectors (solid; the linear part is taken off) and the parabolas $\\lambda t^2 / 2$ (dotted); a curve that leaves the panel is cut. The "
     "legend names the eigenvalues.",
     alt="Change of the loss along the eigenvectors of the largest eigenvalue, of that of rank 30 and of the lowest, at the start and at "
     "the end of training, each with its parabola.",
@@ -426,7 +426,7 @@ say(
     that are not zero in theory but below $10^{-12}$ of the largest, because the examples behind them are fitted so well.
 
     How much of the bulk is zero depends on the threshold. On digits {d_tiny:.0f} % of it lie below a millionth of the largest eigenvalue, and {exact:.0f} % are zero to twelve
-    digits (mean over the stored runs of the section before). On clusters {b_tiny:.0f} % lie below a millionth, depending on the seed. There no input is constant, and the examples (1,000) outnumber the parameters (820).""",
+    digits (mean over the stored runs of the section before). On the clusters of the stored runs {b_tiny:.0f} % lie below a millionth, depending on the seed. There no input is constant, and the examples (1,000) outnumber the parameters (820).""",
     exact=100 * np.mean([zero(v) for v in values[:, 1]]) if runs else None,
     start_sum=sums[0], start_zeros=zeros[0], end_sum=sums[1], end_zeros=zeros[1], d_start=explained("mnist", 0), d_end=explained("mnist", 1),
     b_start=explained("blobs", 0), b_end=explained("blobs", 1), d_tiny=tiny("mnist"), b_tiny=tiny("blobs"), d_runs=len(tiny("mnist")) or None,
@@ -642,7 +642,7 @@ check("no more zeros explained than found", fewer)
 # <details><summary>Answer</summary>
 #
 # It falls from more than a thousand to fewer than one in twenty of the parameters, of which there are now 820. On digits most zeros come
-# from pixels that are black where it matters and from dependent inputs; on clusters only those of the later layers and of the softmax remain.
+# from pixels that are black where it matters and from dependent inputs; on clusters with more examples than parameters only those of the later layers and of the softmax remain.
 #
 # </details>
 

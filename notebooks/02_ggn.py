@@ -309,7 +309,7 @@ say(
 # ## How many zeros
 #
 # We compare the rank bounds with the zeros that are found. An eigenvalue counts as zero if its magnitude is below $10^{-12}$ of the largest. The same count is
-# made for a network with fewer parameters than examples: digits of 7 by 7 pixels, eight hidden units.
+# made for a smaller network on more examples: digits of 7 by 7 pixels, eight hidden units.
 
 
 # %%
@@ -352,7 +352,7 @@ say(
     logits ({zeros_g:,} are found). The second matrix is the one that $H$ comes close to when the examples are fitted; its bound is lower by $N(C-2)$.
 
     The rank counts only examples and classes. The structure of the network explains zeros of $H$ itself ([Chapter 1](01_spectrum.ipynb#which-zeros-are-accounted-for)): black
-    pixels, inactive units and the softmax account for {explained:,} of the {zeros_h:,} zeros found here. [Chapter 11](11_zeros.ipynb) counts the zeros exactly.""",
+    pixels, inactive units, dependent inputs and the softmax account for {explained:,} of the {zeros_h:,} zeros found here. [Chapter 11](11_zeros.ipynb) counts the zeros exactly.""",
     promised_gp=promised(risk)["G_p"], zeros_gp=zeros(end["G_p"]), promised_g=promised(risk)["G"], zeros_g=zeros(end["G"]),
     explained=explained, zeros_h=zeros(end["H"]),
 )  # fmt: skip
@@ -469,26 +469,16 @@ extra = Estimate(
 moves = "rises" if made["slope"][-1] > made["slope"][0] else "falls"
 
 # %% tags=["hide-input"]
-between = lambda e, form=".2g": (
-    f"{written(e.low, form)} to {written(e.high, form)}" if e else "not run"
+between = lambda e, form=".2g": f"{written(e.low, form)} to {written(e.high, form)}" if len(e) > 1 else written(e, form)  # fmt: skip
+names = (
+    "correlation",
+    "mean slope / mean norm of the slopes",
+    "$\\bar R$ / $R$, norms",
 )
-ratios = {
-    "correlation, $\\|R - \\bar R\\| / \\|R_\\pi - \\bar R\\|$": (
-        "difference",
-        "shuffled",
-    ),
-    "mean slope / mean norm of the slopes": ("mean_slope", "slope"),
-    "$\\bar R$ / $R$, norms": ("averaged", "residual"),
-    "$R$ / mean norm of its summands": ("residual", "summand"),
-    "$R_\\pi - \\bar R$ / the same": ("shuffled", "summand"),
-}
-figures.table(
-    [f"range over {len(slope_runs)} stored runs", "start", "end"],
-    [
-        [name, *(between(stored(*both, i)) for i in (0, -1))]
-        for name, both in ratios.items()
-    ],
-)
+names += "$R$ / mean norm of its summands", "$R_\\pi - \\bar R$ / the same"
+ratios = ("difference", "shuffled"), ("mean_slope", "slope"), ("averaged", "residual"), ("residual", "summand"), ("shuffled", "summand")  # fmt: skip
+rows = [[n, *(between(stored(*both, i)) for i in (0, -1))] for n, both in zip(names, ratios)]  # fmt: skip
+figures.table([f"stored runs: {len(slope_runs)}; range", "start", "end"], rows)
 
 # %% tags=["hide-input"]
 say(
@@ -497,7 +487,7 @@ say(
     The mean slope has {cancel_start:.1f} % of it at the start and {cancel_end:.1f} % at the end, $R$ has {r_start:.1f} % and {r_end:.1f} % of the mean norm of its
     summands. $\\|R - \\bar R\\|$ is {deal_start:.1f} times what random dealing gives at the start, and {deal_end:.1f} times at the end.
 
-    **Stored runs.** With 1,000 digits the correlation is {s_start:.2f} at the start and {s_end:.2f} at the end, where 1 is what slopes dealt out at random give. So the slopes are correlated with the second derivatives
+    **Stored runs.** With 1,000 digits the correlation $\\|R - \\bar R\\| / \\|R_\\pi - \\bar R\\|$ is {s_start:.2f} at the start and {s_end:.2f} at the end, where 1 is what slopes dealt out at random give. So the slopes are correlated with the second derivatives
     at the start, and at the end $R$ is a little nearer to the product of the means than by chance. How far the slopes cancel at the end depends on the seed. From start to end the slopes fall by a factor of {slope_fall}, the
     summands by {summand_fall}, and $R$ by {r_fall}: most of what makes $R$ small is that each example is fitted, and cancelling adds a factor of {extra}.""",
     moved=moved[-1], weyl=weyl[-1], top=end["H"][-1], shared_end=shared[-1], shared_start=shared[0], moves=moves, slope_start=made["slope"][0],

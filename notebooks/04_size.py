@@ -146,7 +146,7 @@ own_runs, kept = {w: [r] for w, r in here.items()}, {w: found for w, found in sh
 named = ", ".join(map(str, p.widths))
 figures.figure(
     "fig_edge", *figures.here_and_stored(draw_edge, own_runs, kept, *titles, **labels),
-    caption="The 120 largest eigenvalues for growing width (the paper's Figure 3), for the stored runs median and range over seeds.",
+    caption="The largest eigenvalues, at most 120, for growing width (the paper's Figure 3; rings: negative), for the stored runs median and range over seeds.",
     alt=f"The 120 largest eigenvalues by rank on logarithmic axes, one colour for each number of hidden units: left {named} units in "
     "this run, right the stored runs as median and range.",
 )
@@ -370,14 +370,15 @@ def spreads(at, widths, axis=1):
 
 
 # %% tags=["hide-input"]
+over_seeds = [spreads(at, asked_widths, 0).mean for at in (0.5, 0.9)]
 say(
     r"""**Stored runs.** The mean number of eigenvalues below $-10^{-12}$ is {negatives} for {widths} hidden units, in per cent of $M$ {shares}. This follows
     from a formula, shown below: at most $C - 1 = 9$ for each unit. Of {of} networks {reached} reach the bound{missed}.
 
     The curves end at the same place, but they are not one curve. In units of the lowest eigenvalue they differ by a factor of {half:.1f} half-way along the ranks
     and of {far:.1f} at nine tenths of the way (largest over smallest width of each seed, mean and standard deviation over seeds). Without the narrowest network it is
-    {half_wide:.1f} and {far_wide:.1f}. Networks of one width differ by {seeds_half:.1f} and {seeds_far:.1f} over the seeds, so from 30 units on the widths differ {less} than the seeds do.""",
-    less="no more" if spreads(0.9, asked_widths[1:]).mean <= spreads(0.9, asked_widths, 0).mean else "more", seeds_half=spreads(0.5, asked_widths, 0).mean, seeds_far=spreads(0.9, asked_widths, 0).mean,
+    {half_wide:.1f} and {far_wide:.1f}. {scatter}""",
+    scatter=f"Networks of one width differ by {over_seeds[0]:.1f} and {over_seeds[1]:.1f} over the seeds, so from 30 units on the widths differ {'no more' if spreads(0.9, asked_widths[1:]).mean <= over_seeds[1] else 'more'} than the seeds do." if p.seeds > 1 else "",
     negatives=mean(below), shares=mean(lambda r: 100 * below(r) / r["parameters"]), widths=", ".join(map(str, asked_widths)),
     of=len(missing) or None, reached=missing.count(0), missed=f"; the others miss it by at most {max(missing)}" if any(missing) else "", half=spreads(0.5, asked_widths), far=spreads(0.9, asked_widths),
     half_wide=spreads(0.5, asked_widths[1:]), far_wide=spreads(0.9, asked_widths[1:]),

@@ -19,8 +19,8 @@
 # > cent they have the same shape (Section 3.4, Figure 6). Batches should be compared by iterations, not by epochs
 # > (Section 4.1). [Sagun et al. 2017](../book/references.md)
 #
-# The network has two convolutions with ReLU and max-pooling and two fully connected layers. It learns MNIST digits in
-# batches of 10 or of 512 out of 1,000. Except in the section on larger steps, two runs that are compared differ in the batch
+# The network has two convolutions with ReLU and max-pooling and two fully connected layers. It learns MNIST digits, in the
+# stored runs in batches of 10 or of 512 out of 1,000. Except in the section on larger steps, two runs that are compared differ in the batch
 # alone: they share the digits, the random start and the step size. At the paper's size the network has 11,978 parameters ([notation](../book/notation.md)).
 
 # %% tags=["parameters", "hide-input"]
@@ -461,7 +461,7 @@ say(
 # The paper expects the gradients of large and small batches to have matching norms, since both are unbiased (Sections 3.3, 4.1).
 # An unbiased mean does not give equal norms: with $g_B$ the mean gradient of a batch and $\bar g$ that of all examples,
 # $\mathbb E\,\|g_B\|^2 = \|\bar g\|^2 + \operatorname{tr}\operatorname{Cov} g_B$, and the second term grows as the batch
-# shrinks ([Chapter 10](10_after.ipynb#how-long-the-steps-of-a-batch-are)). The table gives mean norms over one epoch's batches, each batch
+# shrinks ([Chapter 10](10_after.ipynb#how-long-the-steps-of-a-batch-are)). The table gives mean norms of the stored runs over one epoch's batches, each batch
 # size on its own runs (1,000 digits hold only one whole batch of 512). *Signal* is the norm of the whole gradient over that of small batches; the paper expects first much signal and then mostly noise (Section 4.2).
 
 # %%
@@ -625,7 +625,7 @@ for b, r in here.items():
 # * A level of the loss counts as reached where the loss, looked at every 20 iterations, is first at or below it. With small batches
 #   the loss goes up and down on its way, and this picks a low moment.
 # * Keskar's sharpness is the largest rise that 10 steps along the signs of the gradient find, not the maximum itself.
-# * Test accuracy is that on the 4,000 other embedded digits. Training is in float32: another processor gives another run.
+# * Test accuracy is that on the other embedded digits, 4,000 in the stored runs. Training is in float32: another processor gives another run.
 #
 # ## Try it
 #

@@ -79,7 +79,7 @@ from torch.nn.utils import parameters_to_vector
 # ## Part I, the switch, and a control
 #
 # Each stage takes the same number of steps. The small batches and the control start at the end of Part I and see the examples in the same random order. Losses are over the first 5,000 training images
-# and all test images, recorded every 100 steps on CIFAR-10 and every 50 on this page; each time is one *record*. On CIFAR-10 a third arm has batches of 32 and a step so small that step over batch size is
+# (or all, if there are fewer) and all test images, recorded every 100 steps on CIFAR-10 and `every` so many on this page; each time is one *record*. On CIFAR-10 a third arm has batches of 32 and a step so small that step over batch size is
 # that of Part I: if the jump is noise, it should be smaller there. Four seeds are planned; what is said of CIFAR-10 is of those that are stored, and their number stands with it.
 
 # %%
@@ -189,7 +189,7 @@ def draw_accuracy(ax, runs):
 figures.figure(
     "fig_parts", *figures.here_and_stored(draw_losses, [here], whole, xlabel="iteration", ylabel="loss", yscale="log", **titles),
     *figures.here_and_stored(draw_accuracy, [here], whole, xlabel="iteration", ylabel="test accuracy, %, running mean", **titles),
-    caption="Large batches, then small ones (the paper's Figure 8), and a control that goes on with large ones. Above, the loss on training (solid) and test data (dashed); the dotted line is the switch. Below, the test accuracy, means over ten records (over a quarter of them in a short run).",
+    caption="Large batches, then small ones (the paper's Figure 8), and a control that goes on with large ones. First, the loss on training (solid) and test data (dashed) of this run and the stored ones; the dotted line is the switch. Then the test accuracy, means over ten records (over a quarter of them in a short run).",
     alt="Four panels: loss above on a logarithmic axis, running means of the test accuracy below; left this run, right the stored runs on CIFAR-10; a curve for Part I and, after the switch, one for each arm.",
 )
 
@@ -210,7 +210,7 @@ say(
     word="time alone makes no jump" if over("control_jump").mean < 2 else "time alone makes a jump too", gain=over("gain"), since=over("since"), scatter=over("small_scatter"), level=over("level"), time=Estimate([one["control_loss"] / one["large_loss"] for one in numbers if "gain" in one], of="basins_arms"),
 )
 say(
-    """On this run Part I {fitted}: its last records have a mean loss of {large_loss:.3g}. Of the 20 records after the switch the highest is {small_highest:.3g}. The small batches end at {small_loss:.3g} and the control at
+    """On this run Part I {fitted}: its last records have a mean loss of {large_loss:.3g}. Of the first records after the switch (at most 20) the highest is {small_highest:.3g}. The small batches end at {small_loss:.3g} and the control at
     {control_loss:.3g}; their test accuracies are {small_test:.1f} % and {control_test:.1f} %, after {large_test:.1f} % in Part I.""",
     fitted="has learnt" if learnt(mine["large_loss"], 10) else "has not learnt", **{k: mine[k] for k in ("large_loss", "small_highest", "small_loss", "control_loss", "small_test", "control_test", "large_test")},
 )
@@ -271,7 +271,7 @@ def draw_lengths(ax, runs):
 figures.figure(
     "fig_first", *figures.here_and_stored(draw_rises, [moved], early_runs.results, xlabel="steps after the switch", ylabel="rise of the training loss", **titles),
     *figures.here_and_stored(draw_lengths, [moved], early_runs.results, xlabel="steps after the switch", ylabel="length of the displacement", **titles),
-    caption=f"The first steps after the switch: the rise of the loss with small batches, what the quadratic form in the leading eigenvectors ({leading} on this run, 50 on CIFAR-10) gives for it, and the rise at the displacement without its part in them. Dotted: the whole rise of the other arms. Below: the displacement's length along these eigenvectors and across them.",
+    caption=f"The first steps after the switch: the rise of the loss with small batches, what the quadratic form in the leading eigenvectors ({leading} on this run, 50 on CIFAR-10) gives for it, and the rise at the displacement without its part in them. Dotted: the whole rise of the other arms. The last two panels: the displacement's length along these eigenvectors and across them.",
     alt="Four panels, left this run, right the stored runs on CIFAR-10, against the number of steps after the switch. Above: the rise of the training loss, the value of the quadratic form in the leading eigenvectors, and the rise without the leading part of the displacement. Below: two lengths.",
 )
 
@@ -302,7 +302,7 @@ say(
     after=Estimate([r["loss"] + r["rise"][0][101:].mean() for r in early_runs.results], of="basins_early"), inside=inside, word="still describes the loss" if 0.5 <= quadratic.mean <= 2 else "no longer describes the loss",
 )
 say(
-    """On this run the quadratic form in the {leading} leading eigenvectors gives {share:.2g} times the rise (median over {steps} steps); the displacement without its leading part gives {rest:.2g} times the rise.""",
+    """On this run the quadratic form in the {leading} leading eigenvectors gives {share:.2g} times the change of the loss (median over {steps} steps); the displacement without its leading part gives {rest:.2g} times that change.""",
     leading=leading, share=parts_of(moved)[0], rest=parts_of(moved)[1], steps=steps,
 )
 
@@ -310,7 +310,7 @@ say(
 # ## The straight line
 #
 # We evaluate training and test images on the line from one length before the end of Part I ($t=-1$) to one length beyond the end of the small arm ($t=2$). We give the highest training loss between the
-# ends divided by that of the higher end; 1 means that there is no barrier. A single iterate says little, so the same is done between the means of the weights over the last 50 records (here the last fifth).
+# ends divided by that of the higher end; 1 means that there is no barrier. A single iterate says little, so the same is done between the means of the weights over the last 50 records (here the last fifth, at least one).
 
 # %%
 def end_of(name, what, **setting):
@@ -400,7 +400,7 @@ ax = figures.panel("", "distance towards the end of Part I", "distance across")
 figures.contours(ax, *(plane[k] for k in ("x", "y", "values")))
 for (a, b), name, mark in zip(plane["points"], ("start", "end of Part I", "end of small batches"), "os^"):
     ax.plot([a], [b], mark, ms=7, ls="", color=figures.COLORS["theory"], label=name)
-ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
+ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncol=3)
 ax.set_aspect("equal")
 at = [float(plane["values"][np.argmin(abs(plane["y"] - b)), np.argmin(abs(plane["x"] - a))]) for a, b in plane["points"]]
 figures.figure(

@@ -157,8 +157,8 @@ far = [distance(ten[a, 1][0], ten[a, 1][2]) for a in PAPER]
 raw = prepared(100, 100, 1, p.seed, "raw")
 share, saturated = 4 * min(law.variance for _, _, law in ten.values()), ""
 if share < 0.5:  # the c of one of the samples are small
-    saturated = f" With weights of {p.weight:g} many logits are saturated: the mean of $4c_n$, which is 1 at weights of zero, falls to {written(share)}. "
-    saturated += "A few points then carry the Hessian, and neither the law nor the prediction applies: both need nearly constant $c_n$."
+    saturated = f" With weights of {p.weight:g} many logits are saturated: in one of the samples the mean of $4c_n$, which is 1 at weights of zero, falls to {written(share)}. "
+    saturated += "There a few points carry the Hessian, and neither the law nor the prediction applies: both need nearly constant $c_n$."
 say(
     """**Reading.** With one centred blob the spectrum is {far:.3f} from its Marchenko-Pastur law at most (Kolmogorov-Smirnov distance). With two, the largest eigenvalues are {one:.1f}, {two:.1f} and
     {three:.1f} (paper: 454.4, 819.5, 92.7). The centres alone predict {guess_one:.1f}, {guess_two:.1f} and {guess_three:.1f}. A blob that is not centred has an outlier
@@ -567,7 +567,7 @@ odd = {key: len(found) if outliers else None for key, found in kinds.items()}
 share_of = lambda hits: Estimate([100 * np.mean(hits)] if len(every) else [], outliers.name)
 ends = ", ".join(f"{counted(mine, i)[1]} at {f:g}" for i, f in enumerate(LEVELS[: len(mine["G"])]))
 say(
-    """**This run.** With three clusters at a distance of 8 the ratio rule counts, in $G$, {ends} of the loss of a guess.
+    """**This run**, of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts, in $G$, {ends} of the loss of a guess.
 
     **Stored runs.** $G$ has $k$ outliers in {full:.0f} % and $k - 1$ in {less:.0f} % of all networks and losses. The number that the class means predict is the same within one in {same:.0f} %. $H$
     has as many outliers as $G$, within one, in {both:.0f} %.
@@ -575,7 +575,7 @@ say(
     Of the {other} other counts of $G$ {six} are one case: with three clusters it has six outliers, in {six} of {threes} counts, all at a distance of 8 and more. Six is $k(k-1)$, one for each class and wrong label
     ([Chapter 10](10_after.ipynb)). Of the rest {first} stop after the first eigenvalue, {early} at another gap before $k - 1$, and {late} at a later one.""",
     **odd, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
-    ends=ends or "none reached, 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
+    points=small[0], units=small[1], ends=ends or "none reached, 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),
 )
 

@@ -625,7 +625,7 @@ check("those of a population of two kinds fail it", far, above=0.03)
 # * $\Sigma$ of the digits is estimated from a few thousand held-out ones. The null includes this error, computed for normal columns.
 # * Sample covariances whose columns differ in weight follow other laws (separable covariances), which need the weights as a second population. We show the effect of the
 #   weights and do not solve that equation.
-# * 'The end' is after 3,000 steps. None of the stored networks on digits has a loss below a tenth of that of a guess there (0.23).
+# * 'The end' of stored runs is after 3,000 steps. None of the stored networks on digits has a loss below a tenth of that of a guess there (0.23).
 # * Distances are taken over eigenvalues above $10^{-6}$ of the largest.
 # * At the end training examples are fitted better than fresh ones, and so their $G$ is smaller. A theory of independent data does not cover this.
 #

@@ -129,7 +129,7 @@ figures.figure(
     alt=f"Rank against width for H, G and R: lines of the formulas, 27 published crosses, and our dots for {len(here)} widths of this run and stored ones.",
 )  # fmt: skip
 say(
-    """Of the {count} ranks of this run {agree} equal the formulas. At $m = 4$, with $M = {m4}$, they leave {z4} zeros of $H$ and {g4} of
+    """Of the {count} ranks of this run {agree} equal the formulas. For $m = 4$, with $M = {m4}$, the formulas leave {z4} zeros of $H$ and {g4} of
     $G$. The paper's $M - N$ is {sagun}, more than either: an example gives $G$ a rank of $C - 1$, not of one.
 
     Of the {stored} ranks of the stored runs (nine widths) {published} equal the published ones.""",

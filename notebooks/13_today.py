@@ -19,7 +19,7 @@
 #
 # The paper's networks are fully connected or plain convolutions, trained by stochastic gradient descent. This chapter puts its questions to small relatives of the
 # networks of today: a residual network on digits, with batch normalisation (*normalised*) and without (*residual*), a vision transformer on digits (*vision*), and
-# a transformer that predicts the next character of a text (*language*). Each is trained by SGD with momentum and by AdamW. They have up to 1,769 parameters, so
+# a transformer that predicts the next character of a text (*language*). In the stored runs each is trained by SGD with momentum and by AdamW. They have up to 1,769 parameters, so
 # that every eigenvalue of $H$ can be computed, and about 5,000 where $G$ is enough. Two sections test findings of later literature on blocks of the
 # Hessian. $N$ is the number of targets, $C$ of classes, $M$ of parameters; [all symbols](../book/notation.md).
 
@@ -518,7 +518,8 @@ walks = Store().sweep("today_line", joined, grid, run=paper, jobs=2)
 # %%
 def draw_lines(ax, found):
     """Loss on the line to the batch that follows (full) or is apart."""
-    for color, n in zip(figures.SERIES[2:], found):
+    for n in found:
+        color = figures.SERIES[2 + NETWORKS.index(n)]
         t, losses = found[n]["positions"], found[n]["losses"]
         ax.plot(t, losses[0], color=color, label=n)
         ax.plot(t, losses[1], color=color, ls=":")
@@ -620,7 +621,7 @@ check(
 # %% [markdown]
 # ## Limits
 #
-# * The networks are a thousandth or less of what is in use, and learn their few examples by heart. Whether counts of outliers carry over to large networks cannot be seen here.
+# * The networks are a thousandth or less of what is in use, and the stored ones that have learnt know their few examples by heart. Whether counts of outliers carry over to large networks cannot be seen here.
 # * Three seeds for each optimiser. The last lines of the page say how many runs are stored.
 # * One step size for each optimiser, constant, and no schedule. Weight decay is that of AdamW, 0.01; the curvature is that of the loss without it.
 # * The text is short: some characters occur once or twice, and are hardly classes.
