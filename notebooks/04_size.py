@@ -324,7 +324,7 @@ say(
     ratio behind rank 9 is {small9:.1f}, {wide9:.1f}, {narrow9:.1f} and {conv9:.2f}; behind rank 10 it is {small10:.1f}, {wide10:.1f}, {narrow10:.1f} and {conv10:.2f}.
 
     So in {mostly} of the {of} families the largest ratio mostly stands behind rank 9 = $C - 1$, and in {others} it mostly does not. $C$ is 10 throughout; only
-    Chapter 3 varies the number of classes. The gap is wide while the digits are being learnt. In the convolutional networks nine are counted in {early} at a loss of 0.1 and in {late} at 0.001 (steps of 0.1 and 0.4): there the gap
+    Chapter 3 varies the number of classes. The gap is wide while the digits are being learnt. In the convolutional networks nine are counted in {early} at a loss of 0.1 and in {late} at 0.001 (steps of 0.1 to 0.4): there the gap
     closes as the loss falls. In Chapter 1 the second hidden layer may matter too.""",
     mostly=sum(share > 50 for share in nine.values()), of=len(nine), others=sum(share <= 50 for share in nine.values()),
     **nine, **facts, early=words(nines(0.04, 0.2)), late=words(nines(0, 0.002)),

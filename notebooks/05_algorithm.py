@@ -194,8 +194,8 @@ def over(statistic, top=L, base=S):
 # ## Outliers
 
 # %% tags=["hide-input"]
-COLOR = dict(zip(BATCHES, (figures.SERIES[i] for i in (0, 4, 5, 1))))
-COLOR |= {p.small_batch: figures.SERIES[0], p.large_batch: figures.SERIES[1]}
+COLOR = {p.small_batch: figures.SERIES[0], p.large_batch: figures.SERIES[1]}
+COLOR |= dict(zip(BATCHES, (figures.SERIES[i] for i in (0, 4, 5, 1))))  # stored
 
 
 def draw_spectra(ax, spectra):
@@ -437,7 +437,7 @@ draw_steps(turns, lambda r: r["iteration"][3])
 draw_steps(highest, lambda r: r["top"][3, 0])
 figures.figure(
     "fig_steps", turns, highest,
-    caption="Stored runs with steps of 0.1 and, for the large batch, 0.4; one point a run. Dashed: $2/\\eta$ for the step size $\\eta$; gradient descent does not stay where the largest eigenvalue is above it ([Chapter 10](10_after.ipynb)).",
+    caption="Stored runs with steps of 0.1 and, for the large batch, 0.2 and 0.4; one point a run. Dashed: $2/\\eta$ for the step size $\\eta$; gradient descent does not stay where the largest eigenvalue is above it ([Chapter 10](10_after.ipynb)).",
     alt="Left, iterations to a loss of 0.001 against the step size; right, the largest eigenvalue there, with the line 2 over the step.",
 )  # fmt: skip
 

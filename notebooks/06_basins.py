@@ -258,7 +258,7 @@ def draw_rises(ax, runs):
             ax.plot(found["iterations"], row, ls, color=color, label=label)
     ax.set_yscale("symlog", linthresh=0.01)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.08))
 
 # %% tags=["hide-input"]
 def draw_lengths(ax, runs):
