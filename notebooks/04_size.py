@@ -407,7 +407,8 @@ if beyond:
     draw_negatives(lows, compared)
     figures.figure(
         "fig_far", edges, lows,
-        caption=f"Widths of {', '.join(map(str, compared))} units. First: the 120 largest eigenvalues, median and range over seeds. Second: the negative ones, by rank in per cent of $M$.",
+        caption="Wider networks: the largest eigenvalues, at most 120 (median and range "
+        "over seeds), and the negative ones by rank in per cent of $M$.",
         alt=f"The largest and the negative eigenvalues for {list(compared)} units.",
     )
 
@@ -534,10 +535,11 @@ figures.figure(
 
 # %% tags=["hide-input"]
 say(
-    r"""**Reading.** $R$ has exactly as many negative eigenvalues as the bound allows in {exact} of the small networks, and $H$ exactly as many as $R$ in
-    {equal}: in {start} at the random start, in {later} later. Outside the conditions the bound does not apply. With tanh, $\phi'' \ne 0$. With two hidden
+    r"""**Reading.** $R$ has exactly as many negative eigenvalues as the bound allows in {exact} of the {small} small networks, and $H$ exactly as many as $R$ in
+    {equal}: in {start} of {first} at the random start, in {later} of {trained} later. Outside the conditions the bound does not apply. With tanh, $\phi'' \ne 0$. With two hidden
     layers a second derivative mixes units. With squared error the entries of $d_n$ need not sum to zero, and a unit may have $C$ instead of $C - 1$.""",
-    exact=words(of_r == bound), equal=words(of_h == of_r), start=words((of_h == of_r)[tried[:, 2] == 0]), later=words((of_h == of_r)[tried[:, 2] > 0]),
+    exact=int((of_r == bound).sum()), small=len(tried), equal=int((of_h == of_r).sum()), start=int((of_h == of_r)[tried[:, 2] == 0].sum()), first=int((tried[:, 2] == 0).sum()),
+    later=int((of_h == of_r)[tried[:, 2] > 0].sum()), trained=int((tried[:, 2] > 0).sum()),
 )
 say(
     """**Stored runs.** The share of negative eigenvalues is the same for all widths, since each hidden unit adds about $C - 1$ of them and a fixed number of
