@@ -407,8 +407,8 @@ if beyond:
     draw_negatives(lows, compared)
     figures.figure(
         "fig_far", edges, lows,
-        caption="Wider networks: the largest eigenvalues, at most 120 (median and range "
-        "over seeds), and the negative ones by rank in per cent of $M$.",
+        caption="Wider networks: the largest eigenvalues, at most 120 (median and "
+        "range over seeds), and the negative ones by rank in per cent of $M$.",
         alt=f"The largest and the negative eigenvalues for {list(compared)} units.",
     )
 
