@@ -143,10 +143,10 @@ def draw_edge(ax, groups):
 titles = f"this run, N = {p.examples:,}, seed {p.seed}", f"stored, {asked['examples']:,} digits, seeds 0 to {p.seeds - 1}"
 labels = {"xlabel": "rank from the largest", "ylabel": "eigenvalue", "xscale": "log", "yscale": "log"}
 own_runs, kept = {w: [r] for w, r in here.items()}, {w: found for w, found in shown.items() if found}
-named = ", ".join(map(str, p.widths))
+named, rings = ", ".join(map(str, p.widths)), "; rings: negative" if any(r["eigenvalues"][-120:].min() < 0 for r in here.values()) else ""
 figures.figure(
     "fig_edge", *figures.here_and_stored(draw_edge, own_runs, kept, *titles, **labels),
-    caption="The largest eigenvalues, at most 120, for growing width (the paper's Figure 3; rings: negative), for the stored runs median and range over seeds.",
+    caption=f"The largest eigenvalues, at most 120, for growing width (the paper's Figure 3{rings}), for the stored runs median and range over seeds.",
     alt=f"The 120 largest eigenvalues by rank on logarithmic axes, one colour for each number of hidden units: left {named} units in "
     "this run, right the stored runs as median and range.",
 )

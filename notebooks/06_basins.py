@@ -399,7 +399,7 @@ over_pass = pass_between(plane, 1, 2)
 ax = figures.panel("", "distance towards the end of Part I", "distance across")
 figures.contours(ax, *(plane[k] for k in ("x", "y", "values")))
 for (a, b), name, mark in zip(plane["points"], ("start", "end of Part I", "end of small batches"), "os^"):
-    ax.plot([a], [b], mark, ms=7, ls="", color=figures.COLORS["theory"], label=name)
+    ax.plot([a], [b], mark, ms=8, ls="", color=figures.COLORS["theory"], mec="white", zorder=9, label=name)
 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncol=3)
 ax.set_aspect("equal")
 at = [float(plane["values"][np.argmin(abs(plane["y"] - b)), np.argmin(abs(plane["x"] - a))]) for a, b in plane["points"]]

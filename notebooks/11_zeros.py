@@ -228,7 +228,7 @@ def rank_moved(activation, width, pixels=41, seed=p.seed):
 # %% tags=["hide-input"]
 explore(
     rank_moved, {"activation": ["linear", "relu", "tanh"], "width": [4, 8]}, name="fig_explore_rank",
-    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). Rings: negative. In Jupyter you can also choose the number of pixels, the width and the seed.",
+    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). Rings: negative. In Jupyter you can also choose other widths, the number of pixels and the seed.",
     alt="Magnitudes of the eigenvalues of H against rank on logarithmic axes, with a dashed line at the rank that the formula gives.",
     live={"width": [2, 4, 6, 8, 10, 12, 16], "pixels": [10, 20, 30, 41, 64], "seed": range(p.seed, p.seed + 10)},
 )  # fmt: skip

@@ -268,7 +268,7 @@ def batch_moved(batch, step=2.0, seed=p.seed):
         np.mean(r[k][-5:]) * step / 2 for k in ("sharpness", "batch_sharpness")
     )
     short_of = "" if own > 0.95 else ", below the edge within these iterations"
-    return f"Batches of {batch}, step {step:g}: at the end the largest eigenvalue is {top:.2f} and the batch sharpness {own:.2f}{short_of}.", ax  # fmt: skip
+    return f"Batches of {batch}, step {step:g}: over the last five moments the largest eigenvalue is {top:.2f} and the batch sharpness {own:.2f}{short_of}.", ax  # fmt: skip
 
 
 # %% tags=["hide-input"]
