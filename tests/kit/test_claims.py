@@ -79,6 +79,12 @@ def test_the_interval_of_a_mean_is_students():
     assert low == plain[0] and high == 1 < plain[1]
 
 
+def test_the_reason_of_a_difference_agrees_with_its_bound():
+    entry = {"id": "one", "different": "size"}
+    assert judging.demand(*judging.limits(entry)).startswith("at least")
+    assert judging.reason(entry).startswith("Less than that would still be the same")
+
+
 def test_the_interval_of_a_claim_is_students_over_its_runs():
     """From the stored runs by hand: one number a seed, scipy's interval."""
     spec = {"id": "x", "results": "width", "each": "eigenvalues[-1]", "by": "width", "group": "max(v) / min(v)"}
