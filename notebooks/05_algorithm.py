@@ -316,7 +316,7 @@ say(
 # %% [markdown]
 # ## At the same loss
 #
-# We compare batch sizes at one step size, where the stored runs have reached the same training loss. All four batch sizes are stored, those of 32 and 100 with fewer seeds.
+# We compare batch sizes at one step size, where the stored runs have reached the same training loss. All four batch sizes are stored, with five seeds each.
 
 
 # %%
