@@ -563,7 +563,7 @@ threes = np.concatenate([counts_of(i, classes=3)[:, 1] for i in range(3)])
 pairs_of = np.concatenate([[(k, n) for n in counts_of(i, classes=k)[:, 1]] for i in range(3) for k in CLASSES]) if outliers else np.zeros((0, 2))
 odd = [(k, n) for k, n in pairs_of if n not in (k, k - 1)]
 kinds = {"other": odd, "first": [n for k, n in odd if n == 1], "early": [n for k, n in odd if 1 < n < k - 1], "late": [n for k, n in odd if n > k and (k, n) != (3, 6)]}
-odd = {key: len(found) if outliers else None for key, found in kinds.items()}
+told = {key: len(found) if outliers else None for key, found in kinds.items()}
 share_of = lambda hits: Estimate([100 * np.mean(hits)] if len(every) else [], outliers.name)
 ends = ", ".join(f"{counted(mine, i)[1]} at {f:g}" for i, f in enumerate(LEVELS[: len(mine["G"])]))
 say(
@@ -574,7 +574,7 @@ say(
 
     Of the {other} other counts of $G$ {six} are one case: with three clusters it has six outliers, in {six} of {threes} counts, all at a distance of 8 and more. Six is $k(k-1)$, one for each class and wrong label
     ([Chapter 10](10_after.ipynb)). Of the rest {first} stop after the first eigenvalue, {early} at another gap before $k - 1$, and {late} at a later one.""",
-    **odd, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
+    **told, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
     points=small[0], units=small[1], ends=ends or "none reached, 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),
 )

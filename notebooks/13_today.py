@@ -19,7 +19,7 @@
 #
 # The paper's networks are fully connected or plain convolutions, trained by stochastic gradient descent. This chapter puts its questions to small relatives of the
 # networks of today: a residual network on digits, with batch normalisation (*normalised*) and without (*residual*), a vision transformer on digits (*vision*), and
-# a transformer that predicts the next character of a text (*language*). In the stored runs each is trained by SGD with momentum and by AdamW. They have up to 1,769 parameters, so
+# a transformer that predicts the next character of a text (*language*). In the stored runs each is trained by SGD with momentum and by AdamW. They have fewer than 2,000 parameters, so
 # that every eigenvalue of $H$ can be computed, and about 5,000 where $G$ is enough. Two sections test findings of later literature on blocks of the
 # Hessian. $N$ is the number of targets, $C$ of classes, $M$ of parameters; [all symbols](../book/notation.md).
 
@@ -92,7 +92,8 @@ from hesslib.experiments.today import (  # fmt: skip
 # convolutions with ReLU, and averages over the places. The vision transformer takes nine patches of 4 by 4 pixels. Both transformers have two blocks, each with attention
 # by two heads and two layers with GELU, normalised before each half (`hesslib/experiments/today.py` has their code). The language model reads 16 characters and
 # predicts the next one at each place. Its text is the Zen of Python, which comes with Python itself as the module `this`: 823 small letters and spaces.
-# A step of training takes half of the examples; SGD has a momentum of 0.9 and a step of 0.03, AdamW a step of 0.01.
+# A step of training takes half of the examples; SGD has a momentum of 0.9 and a step of 0.03, AdamW a step of 0.01. A network has
+# *learnt* when its loss is below a tenth of that of a guess, $\ln C$.
 #
 # Batch normalisation mixes the examples of a batch. In all Hessians of this chapter its mean and variance are fixed at those of all examples, as they are when a
 # trained network is used.
@@ -131,9 +132,10 @@ for n in ours:
     start, end = (here[n, a] for a in ("start", p.optimizer))
     m = len(start["eigenvalues"])
     numbers = [f"{m:,}", f"{start['targets']}", f"{start['classes']}"]
-    rows.append([n, *numbers, f"{start['loss']:.3f}", f"{end['loss']:.4f}", f"{100 * end['accuracy']:.0f}"])  # fmt: skip
+    ended = "yes" if learnt(float(end["loss"]), int(end["classes"])) else "no"
+    rows.append([n, *numbers, f"{start['loss']:.3f}", f"{end['loss']:.4f}", f"{100 * end['accuracy']:.0f}", ended])  # fmt: skip
 head = ["this run", "$M$", "$N$", "$C$", "loss at the start", "loss at the end"]
-figures.table([*head, "right, %"], rows)
+figures.table([*head, "right, %", "learnt"], rows)
 
 # %% [markdown]
 # ## Bulk and outliers
@@ -175,9 +177,10 @@ figures.figure(
     alt=f"A panel for each network, {', '.join(ours)}: magnitudes of the eigenvalues of H against rank on logarithmic axes, at the start and after {p.optimizer}, with a line at rank C.",
 )  # fmt: skip
 if of_seed(0):
+    orders = sorted(len(r["eigenvalues"]) for r in of_seed(0).values())
     figures.figure(
         "fig_today_stored", *[draw_spectra(of_seed(0), n) for n in NETWORKS],
-        caption="The same of stored runs with 1,450 to 1,769 parameters and 40 digits, or 160 characters; seed 0.",
+        caption=f"The same of stored runs with {orders[0]:,} to {orders[-1]:,} parameters and 40 digits, or 160 characters; seed 0.",
         alt=f"Four panels, for {', '.join(NETWORKS)}: magnitudes of the eigenvalues of H against rank on logarithmic axes, at {', '.join(a for a in MOMENTS if ('vision', a) in of_seed(0))}.",
     )  # fmt: skip
 
@@ -245,16 +248,14 @@ told["ends"] = len(fitted) or None
 # %% tags=["hide-input"]
 say(
     """**Stored runs.** At the start the number of outliers of $G$ is within one of the number of classes in {G_start} networks, and that of $H$ in
-    {H_start}. After SGD it is so for $G$ in {G_SGD} and for $H$ in {H_SGD}, after AdamW in {G_AdamW} and {H_AdamW}. Of the {ends} trained networks {learnt} have
-    learnt: their loss is below a tenth of the loss of a guess, $\\ln C$.""",
+    {H_start}. After SGD it is so for $G$ in {G_SGD} and for $H$ in {H_SGD}, after AdamW in {G_AdamW} and {H_AdamW}. {learnt} of the {ends} trained networks have learnt.""",
     **told,
 )  # fmt: skip
 
 # %% [markdown]
 # ### More parameters: all of $G$
 #
-# $G$ has at most $N(C - 1)$ eigenvalues other than zero, so all of them come from a matrix of that order, however large the network is. The stored runs of such networks have 5,066 to
-# 5,578 parameters, with 60 digits or 128 characters.
+# $G$ has at most $N(C - 1)$ eigenvalues other than zero, so all of them come from a matrix of that order, however large the network is. The stored runs of such networks see 60 digits or 128 characters; the table gives their numbers of parameters.
 
 # %%
 WIDE = {
