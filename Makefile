@@ -12,7 +12,7 @@ HTML := _build/html/index.html
 DOCTESTS = $(BIN)/python -m pytest -n 0 --doctest-modules hesslib/curvature hesslib/theory hesslib/experiments
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book html lab picture paper run test check lint bench cost soak guards clean
+.PHONY: book html lab picture paper run test check lint style bench cost soak guards clean
 
 book: run html
 
@@ -34,7 +34,7 @@ picture: .venv/test.stamp
 paper: .venv/book.stamp
 	$(BIN)/python -m hesslib run --scale paper
 
-test: .venv/test.stamp lint
+test: .venv/test.stamp style
 	$(DOCTESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
@@ -44,10 +44,12 @@ check: .venv/test.stamp lint
 	$(DOCTESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser and not distributed"
 
-lint: .venv/test.stamp
+lint: style
+	$(BIN)/mypy
+
+style: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 bench: .venv/peers.stamp
 	$(BIN)/python -m tests.benchmarks.peers

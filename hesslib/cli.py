@@ -28,7 +28,7 @@ def jobs(text: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``hesslib`` and ``python -m hesslib``; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="hesslib", description=__doc__)
+    parser = argparse.ArgumentParser(prog="hesslib", description="The commands of the book.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute notebooks", description="Execute notebooks of the book.")
     run.add_argument("notebooks", nargs="*", help="numbers or names (01, 04_size); all if none is given")
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"hesslib: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"hesslib: {options.command} needs {error.name}: pip install 'hesslib[book]'", file=sys.stderr)
+        print(f"hesslib: {options.command} needs {error.name}: pip install -e '.[book]' in its folder", file=sys.stderr)
         return 2
 
 
@@ -169,12 +169,12 @@ def renew_command(options: argparse.Namespace) -> int:
 
 
 def labels_command(options: argparse.Namespace) -> int:
-    """``hesslib labels``; status 1 if a label is not true, but for those that say they were imported."""
+    """``hesslib labels``; status 1 if a label is not true."""
     from .book import pack
 
     count, found = pack.faults()
     print(pack.report(count, found))
-    return 1 if set(found.values()) - {pack.IMPORTED} else 0
+    return 1 if found else 0
 
 
 def pack_command(options: argparse.Namespace) -> int:

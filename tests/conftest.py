@@ -23,12 +23,16 @@ def browser():
 
 
 MARKS = {"browser": "browser", "cluster": "distributed", "html": "slow", "lab": "slow"}  # by fixture
+SHARED = ("html", "ledger", "now")  # what takes long to make: the tests that need it run in one process
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         for fixture, mark in MARKS.items():
             if fixture in item.fixturenames:
                 item.add_marker(mark)
-    # What takes one process longest begins first, or the other process waits for it at the end.
-    items.sort(key=lambda item: "lab" not in item.fixturenames)
+        for fixture in set(SHARED) & set(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(fixture))
+    # What takes one process longest begins first, or the other processes wait for it at the end.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

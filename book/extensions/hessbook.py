@@ -210,7 +210,7 @@ class NotebookTable(SphinxDirective):
                     path.stem,
                     made["date"].replace("-", "\u2011"),
                     f"{made['seconds']}\u00a0s",
-                    kit("numbers").devices([made]),
+                    made["device"].split(", ")[0],  # its threads are those of each run, at its foot
                     versions,
                     f"{made['source']} / {made['code']}",
                 ]
@@ -219,12 +219,11 @@ class NotebookTable(SphinxDirective):
 
 
 def count_states(labels: list[dict], closure: str) -> str:
-    """How many runs were made by the present code, have an older kind of label, or are stale."""
-    older = sum("imported" in label for label in labels)
-    stale = sum("imported" not in label and label["closure"] != closure for label in labels)
-    if labels and not older + stale:
+    """How many runs were made by the present code, or are stale."""
+    stale = sum(label["closure"] != closure for label in labels)
+    if labels and not stale:
         return f"{len(labels)}"
-    states = {"by this code": len(labels) - older - stale, "older label": older, "stale, not used": stale}
+    states = {"by this code": len(labels) - stale, "stale, not used": stale}
     return ", ".join(f"{count} {word}" for word, count in states.items() if count) or "not run"
 
 
@@ -399,7 +398,7 @@ class CostPredictions(SphinxDirective):
                 ("examples or tokens N", lambda m: f"{m['N']:,}"),
                 ("multiply-adds of the model for one", lambda m: f"{m['F']:,}"),
                 ("the matrix in double precision", lambda m: amount(m["matrix_bytes"], "B")),
-                ("memory of the ten largest, 60 vectors", lambda m: amount(m["basis_bytes"], "B")),
+                ("memory of the ten largest, 120 vectors", lambda m: amount(m["basis_bytes"], "B")),
                 ("memory of a density, 10 probes of 80 steps", lambda m: amount(m["density_bytes"], "B")),
                 (
                     "multiply-adds of one product",

@@ -96,7 +96,7 @@ def said(claim: dict) -> str:
 
 
 class ClaimsGrid(SphinxDirective):
-    """The verdicts at one glance: a row for each chapter, a square for each claim, and how many there are of each."""
+    """The verdicts at one glance: a row for each chapter, a square for each verdict, and how many there are of each."""
 
     def run(self) -> list[nodes.Node]:
         claims = read(self.env)["claims"]
@@ -282,12 +282,13 @@ class Number(SphinxRole):
 
 
 class Count(SphinxRole):
-    """``{claims-count}`verdict```: how many have it; ``all``, ``statements`` (parts as one), ``own`` (the paper's)."""
+    """``{claims-count}`verdict```: ``all``, ``statements`` (parts as one), ``own`` (of the paper), ``known``."""
 
     def run(self):
         claims = read(self.env)["claims"]
         named = lambda some: len({c["of_statement"] or c["id"] for c in some})
         counts = {"all": len(claims), "statements": named(claims), "own": named(c for c in claims if not c["later"])}
+        counts["known"] = sum(c["registered"] == "known" for c in claims)
         number = counts.get(self.text, [c["verdict"] for c in claims].count(self.text))
         return [nodes.Text(str(number))], []
 

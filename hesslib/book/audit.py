@@ -19,7 +19,7 @@ import numpy as np
 
 from .closure import bound, experiments, present, tree, used
 from .engine import compute
-from .pack import IMPORTED, fault
+from .pack import fault
 from .parameters import ParameterError
 from .paths import ROOT
 from .provenance import commit, provenance
@@ -127,8 +127,8 @@ def audit(label: dict[str, Any], tolerance: float = TOLERANCE, *, keep: bool = F
 def renew(names: list[str], jobs: int = 1) -> Iterator[Finding | str]:
     """Compute anew, into the working store, each published result whose label is not true (``pack.fault``).
 
-    Those that are older than closures are computed anew only where they are named: it may take hours. One that is in
-    the working store already, by the present code, is passed over, so that a renewal goes on where it was stopped.
+    One that is in the working store already, by the present code, is passed over, so that a renewal goes on where it
+    was stopped.
     Yields what each differs by, or the message of one that failed, as they end.
     """
     store, closures = Store(), present(tree())
@@ -137,7 +137,7 @@ def renew(names: list[str], jobs: int = 1) -> Iterator[Finding | str]:
         now = store.load(one["name"], one["parameters"], closures.get(one["name"], ""))
         why = fault(now[1], closures) if now else "missing"
         done = now and not now[1].get("clean", True) and not commit()[1]  # as good as it can be in a changed tree
-        if why and not done and (names or why != IMPORTED):
+        if why and not done:
             cells[f"{one['name']}/{one['key']}"] = one
     for entry, finding, message in compute(cells, partial(audit, keep=True), jobs=jobs, desc="results"):
         yield finding if finding is not None else f"{entry}: {message}"

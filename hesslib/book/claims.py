@@ -461,4 +461,4 @@ def listing(claims: list[dict[str, Any]]) -> str:
         lines.append(f"{texts} {c['runs'] or '':>4} {c['registered']}")
     found = [c["verdict"] for c in claims]
     counts = [f"{v}: {found.count(v)}" for v in judging.VERDICTS if v in found]
-    return "\n".join([*lines, f"{len(claims)} claims; " + ", ".join(counts)])
+    return "\n".join([*lines, f"{len(claims)} verdicts; " + ", ".join(counts)])

@@ -113,6 +113,24 @@ class Module(NamedTuple):
     binders: dict[str, list[int]]
 
 
+@cache  # parsing is most of the work, and many trees hold the same text
+def _parse(text: str) -> tuple[list[ast.stmt], dict[str, list[int]]]:
+    """Statements and binders of a module's text."""
+    statements, binders = _Bare().visit(ast.parse(text)).body, {}
+    for i, statement in enumerate(statements):
+        for one in bound(statement):
+            binders.setdefault(one, []).append(i)
+    return statements, binders
+
+
+@cache
+def _read(statement: ast.stmt) -> tuple[str, set[tuple[str, ...]], set[str], list[ast.Import | ast.ImportFrom]]:
+    """A statement's dump, the names it uses, the functions it calls by name, and the imports within it."""
+    inner = list(ast.walk(statement))
+    calls = {getattr(n.func, "id", "") for n in inner if isinstance(n, ast.Call)}
+    return _dump(statement), used(statement), calls, [n for n in inner if isinstance(n, ast.Import | ast.ImportFrom)]
+
+
 class Code:
     """A tree of modules as text.
 
@@ -127,7 +145,6 @@ class Code:
     ) -> None:
         self.read, self.chapters, self.also = read, chapters, also or {}
         self.modules: dict[str, Module | None] = {}
-        self.known: dict[tuple[str, int], tuple[str, set[tuple[str, ...]]]] = {}  # dump and names of a statement
 
     def module(self, name: str) -> Module | None:
         """A module of ours by name; None if it is not one."""
@@ -137,15 +154,7 @@ class Code:
                 text = self.read(f"{path}.py")
                 if text is None and (text := self.read(f"{path}/__init__.py")) is not None:
                     package = name
-            found = None
-            if text is not None:
-                statements = _Bare().visit(ast.parse(text)).body
-                binders: dict[str, list[int]] = {}
-                for i, statement in enumerate(statements):
-                    for one in bound(statement):
-                        binders.setdefault(one, []).append(i)
-                found = Module(name, package, statements, binders)
-            self.modules[name] = found
+            self.modules[name] = None if text is None else Module(name, package, *_parse(text))
         return self.modules[name]
 
     def closure(self, module: str, name: str) -> str:
@@ -201,20 +210,16 @@ class Code:
                     yield from self._imported(found, statement, chain)
             elif (module, i) not in seen:
                 seen.add((module, i))
-                calls = (n.func for n in ast.walk(statement) if isinstance(n, ast.Call))
-                if not whole and any(getattr(f, "id", "") in ("resolve", "globals") for f in calls):
+                text, names, calls, imports = _read(statement)
+                if not whole and calls & {"resolve", "globals"}:
                     raise ClosureError(
                         f"{module}: {chain[0]} depends on the chapter's parameters; give them as arguments"
                     )
-                if (module, i) not in self.known:
-                    self.known[module, i] = _dump(statement), used(statement)
-                text, names = self.known[module, i]
                 yield text, [(module, one) for one in names]
-                for inner in ast.walk(statement):  # imports within functions
-                    if isinstance(inner, ast.Import | ast.ImportFrom):
-                        for alias in inner.names:
-                            name = (alias.asname or alias.name).split(".")[0]
-                            yield from self._imported(found, inner, (name,))
+                for inner in imports:  # within functions
+                    for alias in inner.names:
+                        name = (alias.asname or alias.name).split(".")[0]
+                        yield from self._imported(found, inner, (name,))
 
     def _imported(self, module: Module, node: ast.Import | ast.ImportFrom, chain: tuple[str, ...]):
         """Where an import leads to."""

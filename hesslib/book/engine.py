@@ -82,7 +82,7 @@ def _workers(scheduler: str | None, jobs: int) -> Iterator[Parallel]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ParameterError(f"scheduler = {scheduler!r} needs Dask: pip install 'hesslib[cluster]'") from error
+        raise ParameterError(f"scheduler = {scheduler!r} needs Dask: pip install -e '.[cluster]'") from error
     try:
         client = Client(scheduler, timeout=20, set_as_default=True)
     except (OSError, ValueError) as error:

@@ -24,8 +24,6 @@ from .closure import git
 from .parameters import ParameterError
 from .store import PUBLISHED, WEIGHTS, Result, Store, published_labels, published_result, read_arrays, read_label
 
-IMPORTED = "made before the code was recorded"
-
 
 def write_archive(path: Path, members: dict[str, np.ndarray]) -> None:
     """Arrays in one archive whose bytes depend on nothing but the arrays."""
@@ -61,8 +59,6 @@ def fault(label: dict[str, Any], present: dict[str, str]) -> str:
         label: of a published or a loose result.
         present: the closures of the experiments as the code is now (``closure.present``).
     """
-    if "imported" in label:
-        return IMPORTED
     if label["closure"] != present.get(label["name"]):
         return "stale, its code has changed since" if label["name"] in present else "no chapter makes it"
     if not label["clean"]:
@@ -156,6 +152,4 @@ def report(count: int, found: dict[str, str]) -> str:
     """The faults in words, one line for each reason and experiment."""
     groups = Counter((entry.split("/")[0], why) for entry, why in found.items())
     lines = [f"{name}: {number} {'run' if number == 1 else 'runs'}: {why}" for (name, why), number in groups.items()]
-    older = sum(why == IMPORTED for why in found.values())
-    words = f"{count - len(found)} of {count} published labels are true, {len(found) - older} are not, "
-    return "\n".join([*lines, f"{words}{older} are older than the record of the code (see book/provenance.md)"])
+    return "\n".join([*lines, f"{count - len(found)} of {count} published labels are true"])

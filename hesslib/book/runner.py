@@ -122,7 +122,7 @@ def clean(node: nbformat.NotebookNode, source: Path, seconds: float) -> nbformat
         "source": source_hash(source),
         "code": chapter_code(source.stem),
         "versions": versions(),
-        "device": device_name(),
+        "device": device_name().split(", ")[0],
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(seconds),
     }

@@ -6,8 +6,7 @@ exist, so a run killed at any moment leaves nothing that could be mistaken for o
 result at the same time the first one's is kept. What is published lies packed in ``book/results`` (see ``pack``).
 
 A label names the closure of the function that made the result. Where the function's closure is another by now, the
-result is stale and is not used. Results with ``imported`` in their label were made before there were closures: they are
-used, and named wherever labels are counted.
+result is stale and is not used.
 """
 
 from __future__ import annotations
@@ -231,7 +230,7 @@ def stale(label: dict[str, Any], closure: str | None) -> bool:
 
     One made from changed sources counts as such too, once the sources are as in a commit: nobody can look its code up.
     """
-    if closure is None or "imported" in label:
+    if closure is None:
         return False
     return label.get("closure") != closure or (not label.get("clean", True) and commit()[1])
 
@@ -270,10 +269,6 @@ class Sweep:
         dates = sorted(m["date"] for m in self.made)
         seconds = sum(m["seconds"] for m in self.made)
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-        imported = sum("imported" in m for m in self.made)
-        commits = {m["commit"] + ("" if m["clean"] else " with changes") for m in self.made if "imported" not in m}
-        commits = ", ".join(sorted(commits))
-        commits = f", commit {commits}" if commits else ""
-        kept = f", {imported} with a label from before the code was recorded" if imported else ""
+        commits = ", ".join(sorted({m["commit"] + ("" if m["clean"] else " with changes") for m in self.made}))
         runs = f"{len(self)} of {self.asked} stored runs of {self.name}"
-        return f"{runs}, {when}, {seconds:,.0f} s on {devices(self.made)}{commits}{kept}{old}"
+        return f"{runs}, {when}, {seconds:,.0f} s on {devices(self.made)}, commit {commits}{old}"

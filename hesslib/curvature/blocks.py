@@ -125,6 +125,9 @@ def _indices(
     elif groups == "parameter":
         made = {name: [name] for name in places}
     elif isinstance(groups, Mapping):
+        for name, own in groups.items():
+            if not isinstance(own, Iterable):
+                raise ValueError(f"groups: {name!r} is {own!r}; give names of parameters: {', '.join(places)}")
         made = {name: [own] if isinstance(own, str) else list(own) for name, own in groups.items()}
     else:
         raise ValueError(
@@ -136,7 +139,7 @@ def _indices(
     empty = [name for name, own in made.items() if not own]
     if unknown or twice or empty or not made:
         what = f"unknown: {unknown}" if unknown else f"in several groups: {twice}" if twice else f"empty: {empty}"
-        raise ValueError(f"groups: {what}; the parameters are {', '.join(places)}")
+        raise ValueError(f"groups: {what if made else 'none given'}; the parameters are {', '.join(places)}")
     spread = lambda own: torch.cat([torch.arange(places[name].start, places[name].stop) for name in own])
     return {name: spread(own).to(op.risk.device) for name, own in made.items()}
 

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any  # noqa: F401  # in a type comment
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._progress import bar
 from .operators import CurvatureOperator, SymmetricOperator
+from .risk import EmpiricalRisk
+
+
+def fingerprints(op: CurvatureOperator) -> dict[str, int]:
+    """A number for each thing that must be the same on all ranks."""
+    risk, loss = op.risk, op.risk.loss_function  # type: EmpiricalRisk, Any
+    parts = {
+        "kind of operator": (f"{op.kind} {op.output} {op.shape} {op.dtype}", {}),
+        "loss": (
+            f"{risk.loss_name} {loss if isinstance(loss, nn.Module) else ''}",
+            dict(getattr(loss, "_buffers", {})),
+        ),
+        "parameters": ("", risk.parameters),
+        "buffers or frozen parameters": ("", risk.constants),
+    }  # type: dict[str, tuple[str, dict[str, Tensor | None]]]
+    found = {}
+    for name, (text, tensors) in parts.items():
+        digest = hashlib.sha256(text.encode())
+        for key, tensor in tensors.items():
+            digest.update(key.encode())
+            digest.update(b"" if tensor is None else tensor.detach().cpu().numpy().tobytes())
+        found[name] = int.from_bytes(digest.digest()[:7])
+    return found
 
 
 class ShardedOperator(SymmetricOperator):
     """The operator of the examples of all ranks, each of which holds a part of them.
 
     Every rank makes the operator of its own examples, as many as it has, with the same model, and all ranks call
-    the same methods in the same order. Products are weighted by the numbers of examples, summed over the ranks,
-    and the same on each of them; ``top_eigenpairs`` takes the operator as it is. What needs memory is split:
-    ``columns`` leaves each rank its part of the matrix, ``spectral_density`` its part of the probes.
+    the same methods in the same order. Each rank's products are weighted by what its mean loss divides by (examples,
+    targets that count, or their class weights), summed over the ranks, and the same on each; ``top_eigenpairs`` takes
+    the operator as it is. ``columns`` leaves each rank its part of the matrix, ``spectral_density`` of the probes.
 
     Args:
         op: this rank's operator, ``EmpiricalRisk(model, own_inputs, own_targets).hessian()`` or the like.
@@ -27,7 +51,8 @@ class ShardedOperator(SymmetricOperator):
 
     Raises:
         RuntimeError: ``torch.distributed.init_process_group`` has not been called.
-        ValueError: the ranks differ in their parameters or in the kind of operator; on every rank.
+        ValueError: the ranks differ in their parameters, buffers, loss or kind of operator, or the loss is a function
+            whose sum over the ranks is not the loss over all examples; on every rank.
     """
 
     def __init__(self, op: CurvatureOperator, group: dist.ProcessGroup | None = None) -> None:
@@ -39,15 +64,37 @@ class ShardedOperator(SymmetricOperator):
             )
         self.op, self.risk, self.group = op, op.risk, group
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
-        digest = hashlib.sha256(f"{op.kind} {op.output} {op.risk.loss_name} {op.shape}".encode())
-        digest.update(op.risk.vector.cpu().numpy().tobytes())
-        fingerprint = int.from_bytes(digest.digest()[:7])
-        seen = self._sum(torch.eye(self.ranks, dtype=torch.int64, device=op.risk.device)[self.rank] * fingerprint)
-        if differing := [rank for rank, other in enumerate(seen.tolist()) if other != seen[0]]:
-            raise ValueError(f"op: rank 0 and ranks {differing} differ in parameters, loss or kind of operator")
+        own = fingerprints(op)
+        every = torch.zeros(self.ranks, len(own), dtype=torch.int64, device=op.risk.device)
+        every[self.rank] = torch.tensor(list(own.values()))
+        for name, seen in zip(own, self._sum(every).T.tolist(), strict=True):
+            if differing := [rank for rank, other in enumerate(seen) if other != seen[0]]:
+                raise ValueError(f"op: rank 0 and ranks {differing} differ in their {name}")
         total = torch.tensor(op.risk.total_weight, dtype=torch.float64, device=op.risk.device)
         self.total_weight = float(self._sum(total))
+        if op.risk.loss_name == "custom":
+            self._check_loss()
         super().__init__(dtype=op.dtype, shape=op.shape)
+
+    def _check_loss(self) -> None:
+        """Refuse a function of outputs and targets that the ranks' shares do not add up to."""
+        risk, every = self.risk, [None] * self.ranks  # type: EmpiricalRisk, list[Any]
+        own = [(risk.outputs(risk.parameters, x).detach().cpu(), y.cpu()) for x, y in risk.batches]
+        dist.all_gather_object(every, (own, [share * self.weight for share in risk.shares]), self.group)
+        whole: Any = SimpleNamespace(
+            batches=[(f.to(risk.device), y.to(risk.device)) for parts, _ in every for f, y in parts],
+            shares=[share for _, shares in every for share in shares],
+            outputs=lambda parameters, outputs: outputs,
+            parameters=None,
+            loss_function=risk.loss_function,
+        )
+        try:
+            EmpiricalRisk._check_batches(whole)
+        except ValueError as error:
+            raise ValueError(
+                "loss: the callable depends on how the examples are spread over the ranks; give 'cross_entropy', 'mse' "
+                "or nn.CrossEntropyLoss, which says its class weights"
+            ) from error
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -25,6 +25,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .._checks import whole
 from .._progress import bar, waiting
 from .certificates import _push, probe, relative
 from .gram import cholesky
@@ -42,8 +43,8 @@ CHUNK = 512  # examples that go through the network together, at most
 def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: bool | None = None) -> Spectrum:
     """Every eigenvalue of G, in float64, for any network whose examples do not mix.
 
-    With more parameters than N (C - 1), the rank of G for cross-entropy, this needs a matrix of that order only: a
-    network of millions of parameters on 1,000 examples is within reach. Linear layers and convolutions go by their
+    With more parameters than N (C - 1), the rank of G for cross-entropy over N targets, this needs a matrix of that
+    order only: millions of parameters on 1,000 examples are within reach. Linear layers and convolutions go by their
     inputs and the gradients in their outputs, all other parameters by differentiating each example's outputs. With
     fewer parameters it is ``spectrum(op, "dense")``.
 
@@ -61,7 +62,8 @@ def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: 
     Raises:
         MemoryError: the matrix, its copy and ``memory`` do not fit; nothing has been allocated.
         CertificateError: independent routes differ, as they do where an example's outputs depend on other examples.
-        ValueError: op is H or R, which are not of low rank.
+        TypeError: op is no ``CurvatureOperator``.
+        ValueError: op is H or R, which are not of low rank; memory is negative.
 
     Example:
         >>> import torch
@@ -72,16 +74,20 @@ def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: 
         >>> len(s.eigenvalues), int((s.eigenvalues > 1e-12).sum()), s.method
         (82, 3, 'gram')
     """
-    if getattr(op, "kind", None) != "ggn":
-        name = getattr(op, "name", type(op).__name__)
-        raise ValueError(f"op: {name} given; G alone (risk.ggn()) is of rank N (C - 1), use spectrum(op) for others")
-    start, roots = time.perf_counter(), Roots.of(op)
-    m, r = op.shape[0], roots.count
+    if not isinstance(op, CurvatureOperator):
+        raise TypeError(f"op: risk.ggn() is needed, got {type(op).__name__}; top_eigenpairs takes any linear operator")
+    if op.kind != "ggn":
+        raise ValueError(f"op: {op.name} given; G alone (risk.ggn()) is of rank N (C - 1), use spectrum(op) for others")
+    whole(0, **({} if memory is None else {"memory": memory}))
+    start, m, r = time.perf_counter(), op.shape[0], count_columns(op)
     if r >= m:
-        return spectrum(op, "dense", progress=progress)
+        return replace(spectrum(op, "dense", progress=progress), reason=f"rank at most {r}, M = {m} is no more")
+    if r == 0:  # one class
+        return Spectrum(np.zeros(m), "gram", "rank 0", time.perf_counter() - start)
     free = free_memory(op.risk.device)
     memory = min(2**31, free // 4) if memory is None else memory
     check_memory(op, r, memory, free)
+    roots = Roots.of(op)
     gram, signs, reason = inner_products(op, roots, memory, progress)
     certificates = {"product": product_certificate(op, roots, gram, signs)}
     trace, square = float(signs @ gram.diagonal()), squared_norm(gram, signs)
@@ -116,6 +122,19 @@ def check_memory(op: CurvatureOperator, r: int, memory: int, free: int) -> None:
 
 
 # -- the square root of the loss's curvature -----------------------------------------------------------
+
+
+def count_columns(op: CurvatureOperator) -> int:
+    """How many vectors the examples' G consist of together, from the outputs of the first batch."""
+    x, y = op.risk.batches[0]
+    outputs = op.risk.outputs(op.risk.parameters, x)
+    if op.risk.loss_name == "custom" and outputs.ndim != 2:
+        raise ValueError(f"model: G of a callable loss needs outputs (N, C), got {tuple(outputs.shape)}")
+    each = outputs[0].numel()
+    if op.risk.loss_name == "cross_entropy":
+        targets = y[0].numel()
+        each = targets if op.output == "probability" else each - targets
+    return op.risk.num_examples * each
 
 
 @dataclass(eq=False)
@@ -253,8 +272,8 @@ def inner_products(
     op: CurvatureOperator, roots: Roots, memory: int, progress: bool | None
 ) -> tuple[Tensor, Tensor, str]:
     """U'U (r, r), the signs (r,), and in words how it was made."""
-    layers, n, each = layers_of(op.risk) if roots.count else [], len(roots.vectors), roots.each
-    passes = plan(op, layers, n, each, memory) if roots.count else []
+    layers, n, each = layers_of(op.risk), len(roots.vectors), roots.each
+    passes = plan(op, layers, n, each, memory)
     gram = torch.zeros(n * each, n * each, dtype=torch.float64, device=op.risk.device)
     for pieces in bar(passes, desc=f"{op.name}, passes over the data", show=progress):
         block, factors = gather(op, roots, pieces)
@@ -272,7 +291,8 @@ def inner_products(
     by_pairs = [piece.layer.name for piece in pieces if piece.pairs and piece.layer]
     others = {piece.name for piece in pieces if piece.name}
     reason = f"{len(layers)} layers, {len(by_pairs)} of them by pairs of places, {len(others)} other parameters, "
-    return gram, roots.signs.reshape(-1).double(), reason + f"{len(passes)} passes over the data"
+    times = "1 pass" if len(passes) == 1 else f"{len(passes)} passes"
+    return gram, roots.signs.reshape(-1).double(), f"{reason}{times} over the data"
 
 
 def chunks(op: CurvatureOperator, step: int) -> Iterator[tuple[slice, Any, Any]]:

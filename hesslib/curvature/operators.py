@@ -73,7 +73,7 @@ class CurvatureOperator(SymmetricOperator):
 
     and they differ in the pair (A, d): the loss's own Hessian and gradient in the outputs for H;
     d = 0 for G; A = 0 for R = H - G. With ``output="probability"`` G has A = d d' (empirical
-    Fisher) and R keeps what is left of A. Products cost about four to six passes over the data.
+    Fisher) and R keeps what is left of A. A product takes 2 to 3.5 times as long as a gradient.
 
     ``op @ V`` takes (M,) or (M, k), numpy or torch, and returns the same kind; columns go through in
     chunks that keep temporary memory below ``memory_budget`` bytes (settable; default: a quarter of

@@ -399,7 +399,7 @@ class EmpiricalRisk:
         """The generalised Gauss-Newton matrix G, first term of the paper's Eq. 4.
 
         ``output="logits"``: ``G = 1/N sum J^T A J`` with A the Hessian of the loss in the outputs; for
-        cross-entropy its rank is at most N (C - 1). ``output="probability"``: the paper's reading of
+        cross-entropy its rank is at most C - 1 for each target. ``output="probability"``: the paper's reading of
         Eq. 5, where the model's real-valued output is the probability p_y of the label and the loss
         is -log p_y; this is the empirical Fisher matrix ``1/N sum g g^T`` of the example gradients, of rank
         at most N (cross-entropy only).

@@ -74,7 +74,7 @@ def spectrum(
     Args:
         op: a ``CurvatureOperator``.
         method: ``"auto"``, ``"dense"`` or ``"gram"``.
-        checkpoint, progress: a folder that keeps finished rows, so that a stopped run goes on; whether to show bars.
+        checkpoint: a folder that keeps the rows made by products, so that a stopped run goes on; ``progress``: bars.
 
     Raises:
         MemoryError: the matrix does not fit into free memory; nothing has been allocated.

@@ -65,13 +65,14 @@ def trace(
         op: a ``CurvatureOperator`` or any symmetric scipy ``LinearOperator``, (M, M).
         method: ``"auto"``; ``"exact"``, whatever it costs; ``"estimate"``, by products alone.
         probes: of an estimate, at least 2: its error falls with the square root of their number.
-        sketch: products spent, twice, on the space of the largest eigenvalues, which is then exact; 0 for Hutchinson's
-            estimator.
+        sketch: half the number of products spent on the space of the largest eigenvalues, which is then exact; 0 for
+            Hutchinson's estimator.
         seed: of probes and sketch.
         progress: False hides the bar.
 
     Raises:
-        ValueError: method, probes, sketch or seed out of range.
+        ValueError: method, probes, sketch or seed out of range; op is not square or complex, or its products have NaN.
+        TypeError: op is no ``LinearOperator``.
         MemoryError: twice probes + sketch vectors of length M do not fit.
         CertificateError: a closed form differs from products.
 
@@ -129,6 +130,10 @@ def _diagonal(
         raise ValueError(f"method={method!r} is unknown: give 'auto', 'exact' or 'estimate'")
     whole(2, probes=probes)
     whole(0, sketch=sketch, seed=seed)
+    if not isinstance(op, LinearOperator):
+        raise TypeError(f"op: a LinearOperator (M, M) is needed, as risk.hessian() is; got {type(op).__name__}")
+    if op.shape[0] != op.shape[1] or np.issubdtype(op.dtype, np.complexfloating):
+        raise ValueError(f"op: a real square operator is needed, got {op.dtype} of shape {op.shape}")
     m, closed = op.shape[0], isinstance(op, CurvatureOperator) and method != "estimate"
     known, rest, reasons = _closed_form(op) if closed else (np.zeros(m), np.arange(m), [])
     if not len(rest):
@@ -162,6 +167,8 @@ def _restricted(op: LinearOperator, rest: np.ndarray, shown: Any) -> tuple[Any, 
             full = torch.zeros(len(part), op.shape[0], dtype=dtype, device=device)
             full[:, at] = part
             parts.append(product(full)[:, at])
+            if not bool(torch.isfinite(parts[-1]).all()):
+                raise ValueError("op: a product with it contains NaN or infinite values")
             shown.update(len(part))
         return torch.cat(parts) if parts else rows
 

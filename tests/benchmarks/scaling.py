@@ -152,7 +152,7 @@ def predictions(seconds: float, gradients: float) -> list[dict]:
         row["multiply_adds"] = 3 * gradients * row["N"] * row["F"]
         row["seconds_here"] = seconds * row["N"] * row["F"]
         row["matrix_bytes"] = 8 * row["M"] ** 2
-        row["basis_bytes"] = 4 * 60 * row["M"]
+        row["basis_bytes"] = 4 * 120 * row["M"]
         row["density_bytes"] = 4 * 10 * 80 * row["M"]
         row["traffic_bytes"] = 2 * 4 * row["M"]
     return models

@@ -21,8 +21,7 @@ def test_every_stored_result_is_intact_and_labelled(name):
         unreached = "levels" in label["parameters"]  # what belongs to a loss that a run did not get to is NaN
         numbers = [v for v in found.values() if v.dtype.kind != "U"]  # the rest are names
         assert numbers and all((np.isfinite(v) | (unreached & np.isnan(v))).all() for v in numbers), label["key"]
-        made = label.get("imported", label)
-        assert {"commit", "date", "device", "seconds", "versions"} <= set(made)
+        assert {"commit", "date", "device", "seconds", "versions"} <= set(label)
 
 
 # seed 0 was seen before bounds were set
@@ -32,7 +31,9 @@ SEEN |= {"outlier_map"}  # registered as seeds 1 to 3
 
 
 def stored(name):
-    return [(label["parameters"], published_result(label)) for label in published_labels(name)]
+    found = [(label["parameters"], published_result(label)) for label in published_labels(name)]
+    assert found, name
+    return found
 
 
 def test_seeds_are_the_first_ones_without_gaps():

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from hesslib import EmpiricalRisk, spectral_density, top_eigenpairs
 from hesslib.curvature.distributed import ShardedOperator
@@ -52,17 +53,38 @@ def distances(model, data, rank):
     return found
 
 
+def refused(data, rank):
+    """Risks that must not be summed: ranks with other parameters, buffers, loss, or class weights that nobody sees."""
+    x, y, plain = data.inputs, data.targets, fully_connected([8, 5, 3], seed=0)
+    yield EmpiricalRisk(fully_connected([8, 5, 3], seed=rank), x, y)
+    norm = nn.BatchNorm1d(8).double().eval()
+    norm.running_mean += rank
+    yield EmpiricalRisk(nn.Sequential(norm, *plain), x, y)
+    weight = torch.tensor([1.0, 5.0, 9.0], dtype=torch.float64)
+    yield EmpiricalRisk(plain, x, y, nn.CrossEntropyLoss(weight + rank))
+    own = y.argsort()[:7] if rank == 0 else y.argsort()[7:]
+    yield EmpiricalRisk(plain, x[own], y[own], lambda f, t: nn.functional.cross_entropy(f, t, weight))
+
+
+def refusal(risk):
+    try:
+        ShardedOperator(risk.hessian())
+    except ValueError as error:
+        return str(error)
+
+
 def main():
     dist.init_process_group("gloo")
     rank, data = dist.get_rank(), blobs(20, 3, 8, seed=0)
     found = {}
     for name, model in {"chain": fully_connected([8, 5, 4, 3], seed=0), "skip": Skip(4, 0).double()}.items():
         found[name] = distances(model, data, rank)
-    other = fully_connected([8, 5, 3], seed=rank)
-    try:
-        ShardedOperator(EmpiricalRisk(other, data.inputs, data.targets).hessian())
-    except ValueError as error:
-        found["refused"] = str(error)
+    found["refused"] = [refusal(risk) for risk in refused(data, rank)]
+    weighted = nn.CrossEntropyLoss(torch.tensor([1.0, 5.0, 9.0], dtype=torch.float64))
+    model, own = fully_connected([8, 5, 3], seed=0), data.targets.argsort()[rank::2]
+    many = ShardedOperator(EmpiricalRisk(model, data.inputs[own], data.targets[own], weighted).hessian())
+    one = EmpiricalRisk(model, data.inputs, data.targets, weighted).hessian()
+    found["class weights"] = relative(many.to_dense(), one.to_dense())
     every = [None] * dist.get_world_size()
     dist.all_gather_object(every, found)
     if rank == 0:

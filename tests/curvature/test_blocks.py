@@ -95,7 +95,8 @@ def test_what_is_refused(monkeypatch):
         ({"a": ["0.weights"]}, r"unknown: \['0.weights'\]; the parameters are 0.weight, "),
         ({"a": ["0.weight"], "b": ["0.weight"]}, r"in several groups: \['0.weight'\]"),
         ({"a": []}, r"empty: \['a'\]"),
-        ({}, r"empty: \[\]"),
+        ({}, "none given"),
+        ({"a": 3}, "'a' is 3; give names of parameters: 0.weight, "),
     ):
         with pytest.raises(ValueError, match=message):
             blocks(op, groups)

@@ -31,8 +31,28 @@ def test_threshold_counts_what_is_above():
 
 @pytest.mark.parametrize(
     ("values", "rule", "message"),
-    [(TWO, "knee", "rule='knee'"), ([-1.0, -2.0], "gap", "positive"), ([1.0], "gap", "two")],
+    [
+        (TWO, "knee", "rule='knee'"),
+        ([-1.0, -2.0], "gap", "positive"),
+        ([1.0], "gap", "two"),
+        ([[1.0, 2.0]], "gap", r"got shape \(1, 2\)"),
+        ([1.0, np.nan], "ratio", "NaN"),
+    ],
 )
 def test_bad_input_is_refused(values, rule, message):
     with pytest.raises(ValueError, match=message):
         count_outliers(values, rule)
+
+
+@pytest.mark.parametrize(("rule", "cutoff"), [("threshold", np.nan), ("elbow", -5.0), ("ratio", 0.0)])
+def test_a_wrong_cutoff_is_refused(rule, cutoff):
+    with pytest.raises(ValueError, match="cutoff="):
+        count_outliers(TWO, rule, cutoff)
+
+
+def test_a_negative_eigenvalue_is_no_gap_of_the_large_ones():
+    assert count_outliers([3.0, 2.9, 0.1, 0.0, 0.0, -10.0], "gap") == 2
+
+
+def test_a_plot_above_its_chord_has_no_elbow():
+    assert count_outliers([10.0, 9.9, 9.8, 9.7, 1e-3], "elbow") == 0

@@ -138,6 +138,15 @@ def test_seeds_and_what_is_refused(monkeypatch):
             trace(op, **options)
         with pytest.raises(ValueError, match=message):
             diagonal(op, **options)
+    for matrix, message in (
+        (np.diag([np.nan, 1.0]), "contains NaN"),
+        (np.array([[0, -1j], [1j, 0]]), "complex128"),
+        (np.ones((2, 3)), r"shape \(2, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trace(aslinearoperator(matrix))
+    with pytest.raises(TypeError, match="got EmpiricalRisk"):
+        trace(RISKS["Tanh-5-4-6-3"])
     monkeypatch.setattr("hesslib.curvature.lanczos.free_memory", lambda device: 1000)
     with pytest.raises(MemoryError, match="probes=20, sketch=20: 80 vectors of length M=100"):
         trace(op)

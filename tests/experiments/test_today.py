@@ -132,7 +132,8 @@ def test_blocks_off_the_diagonal_fade_with_the_classes():
 def test_a_line_begins_and_ends_at_its_networks():
     found = joined("normalised", "SGD", 2, 20, 5, 0)
     assert np.shape(found["losses"]) == (2, 21) and found["losses"][0][0] == found["losses"][1][0]
-    assert all(b >= 0 for b in found["barriers"])
+    expected = [max(row) - max(row[0], row[-1]) for row in found["losses"]]
+    assert np.allclose(found["barriers"], expected) and np.isfinite(expected).all()
 
 
 def test_an_unknown_network_is_refused():

@@ -60,7 +60,7 @@ print(*[main(command) for command in {commands}])
     lines = done.stderr.splitlines()
     assert len(lines) == len(commands)
     for (command, *_), line in zip(commands, lines, strict=True):
-        assert re.fullmatch(rf"hesslib: {command} needs \w+: pip install 'hesslib\[book\]'", line)
+        assert re.fullmatch(rf"hesslib: {command} needs \w+: pip install -e '\.\[book\]' in its folder", line)
 
 
 def closed(names):
@@ -115,4 +115,4 @@ print(hesslib.__file__, len(hesslib.spectrum(risk.hessian()).eigenvalues))
     done = ask("-c", code)
     assert done.stdout.split() == [str(packages / "hesslib/__init__.py"), "8"], done.stderr
     done = ask("-m", "hesslib", "run", "01")
-    assert done.returncode == 2 and "pip install 'hesslib[book]'" in done.stderr
+    assert done.returncode == 2 and "pip install -e '.[book]' in its folder" in done.stderr

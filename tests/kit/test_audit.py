@@ -111,7 +111,7 @@ def test_renewing_computes_what_is_stale_once_and_keeps_it(tmp_path, monkeypatch
 
 def test_a_result_of_changed_sources_is_renewed_once_they_are_committed(tmp_path, monkeypatch):
     """What was made in a changed tree serves there, is marked, and counts as stale in a clean one."""
-    from hesslib.book import pack, store
+    from hesslib.book import store
 
     monkeypatch.setenv("HESSLIB_STORE", str(tmp_path))
     code = closure.tree()
@@ -131,4 +131,3 @@ def test_a_result_of_changed_sources_is_renewed_once_they_are_committed(tmp_path
     assert len(found) == 1 and not found[0].agrees
     assert "largest" in Store().load("two_blobs", parameters, now)[0]
     assert "with changes" in store.Sweep("two_blobs", [parameters], [({}, label)]).label
-    assert pack.IMPORTED

@@ -332,11 +332,22 @@ def test_a_claim_that_is_not_well_formed_is_named(change, message):
 
 def test_prose_quotes_only_what_the_ledger_has():
     claims_of = {c["id"] for c in BOOK["claims"]} | {c.get("of_statement") for c in BOOK["claims"]}
-    known = claims_of, {n["id"] for n in BOOK["numbers"]}
-    for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("[0-9][0-9]_*.py")]:
-        text = path.read_text()
-        assert set(re.findall(r"\{claim\}`([^`]+)`", text)) <= known[0], path.name
-        assert {re.split(r"[.:]", n)[0] for n in re.findall(r"\{number\}`([^`]+)`", text)} <= known[1], path.name
+    known, quoted = {"claim": claims_of, "number": {n["id"] for n in BOOK["numbers"]}}, set()
+    for path in (ROOT / "book").glob("*.md"):
+        found = {
+            (role, re.split(r"[.:]", name)[0])
+            for role, name in re.findall(r"\{(claim|number)\}`([^`]+)`", path.read_text())
+        }
+        assert all(name in known[role] for role, name in found), path.name
+        quoted |= found
+    assert {role for role, _ in quoted} == {"claim", "number"}
+
+
+def test_a_date_of_registration_is_not_after_the_runs_that_it_decides():
+    for claim in BOOK["claims"]:
+        if claim["registered"] != "known":
+            dates = [label["date"] for *_, label in claims.runs_of(claim["results"], claim.get("where", {}))]
+            assert not dates or str(claim["registered"]) <= min(dates), claim["id"]
 
 
 def test_executed_chapters_show_the_verdicts_of_the_ledger(now):
@@ -360,7 +371,7 @@ def test_a_table_of_verdicts_in_a_notebook_is_renewed(now):
 
 def test_command_prints_and_fails_on_a_change(capsys, monkeypatch, tmp_path, now):
     assert cli.main(["claims"]) == 0
-    assert f"{len(now['claims'])} claims; holds:" in capsys.readouterr().out
+    assert f"{len(now['claims'])} verdicts; holds:" in capsys.readouterr().out
     changed = copy.deepcopy(now)
     changed["claims"][0]["verdict"] = "perhaps"
     (tmp_path / "claims.json").write_text(json.dumps(changed))

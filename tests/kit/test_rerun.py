@@ -75,8 +75,6 @@ def test_what_only_another_machine_changes_is_no_change(stored):
 def test_a_number_changes_the_files_beyond_the_tolerance(stored, kind, change, expected):
     node = fresh(stored)
     shown = [o for o in outputs(node, kind) if re.search(r"\d+\.\d+", o.data[kind])]
-    if not shown:
-        pytest.skip("its numbers are not in its text yet")
     out = shown[-1]
     if kind == NUMBERS:  # as the page shows it, six digits
         head, row = out.data[kind].rstrip("\n").rsplit(",", 1)

@@ -1,6 +1,7 @@
 """The built pages: complete, quiet, self-contained, and right in a browser."""
 
 import csv
+import functools
 import json
 import math
 import re
@@ -16,7 +17,6 @@ from hesslib.book.paths import ROOT
 
 from .conftest import build
 
-pytestmark = pytest.mark.xdist_group("html")
 CHAPTERS = sorted(p.stem for p in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 chapters = pytest.mark.parametrize("chapter", CHAPTERS)
 
@@ -36,6 +36,7 @@ class Collector(HTMLParser):
         self.tags.append((tag, dict(attributes)))
 
 
+@functools.cache
 def tags_of(page):
     collector = Collector()
     collector.feed(page.read_text(encoding="utf-8"))
@@ -56,6 +57,11 @@ def test_pages_ask_nothing_of_a_network(html):
                 address = attributes.get("src") or attributes.get("href") or ""
                 assert not re.match(r"(https?:)?//", address), (page.name, tag, address)
         assert not re.search(r"url\(['\"]?https?:|import\(['\"]https?:", page.read_text(encoding="utf-8"))
+
+
+def test_the_book_is_built_once(request, html):
+    """Where several processes run the tests, all that need the pages are in one (pytest-xdist's mark in the name)."""
+    assert "html" in request.node.nodeid.partition("@")[2] or not hasattr(request.config, "workerinput")
 
 
 def test_pages_are_light(html):
@@ -214,15 +220,12 @@ def test_numbers_are_not_parted_from_their_signs(html):
             assert not re.search(r"\d( %| ± )", re.sub(r"<[^>]*>", "", paragraph)), (page.name, paragraph[:200])
 
 
-def test_the_page_of_provenance_counts_true_and_older_labels(html):
+def test_the_page_of_provenance_counts_the_labels(html):
     text = (html / "book" / "provenance.html").read_text(encoding="utf-8")
     rows = [re.findall(r"<p>(.*?)</p>", row) for row in re.findall(r"<tr.*?</tr>", text, re.S)]
     shown = {row[0]: row[2] for row in rows if len(row) >= 6}
     for path in sorted((ROOT / "book" / "results").glob("*.jsonl")):
-        labels = [json.loads(line) for line in path.read_text().splitlines()]
-        older = sum("imported" in label for label in labels)
-        counts = f"{len(labels) - older} by this code, {older} older label" if older else f"{len(labels)}"
-        assert shown[path.stem] == counts, path.stem
+        assert shown[path.stem] == f"{len(path.read_text().splitlines())}", path.stem
 
 
 def test_a_stale_label_is_shown_as_such():
@@ -231,6 +234,6 @@ def test_a_stale_label_is_shown_as_such():
     sys.path.insert(0, str(ROOT / "book" / "extensions"))
     from hessbook import count_states
 
-    labels = [{"closure": "now"}, {"closure": "then"}, {"closure": "now", "imported": {}}, {"closure": "now"}]
-    assert count_states(labels, "now") == "2 by this code, 1 older label, 1 stale, not used"
+    labels = [{"closure": "now"}, {"closure": "then"}, {"closure": "now"}]
+    assert count_states(labels, "now") == "2 by this code, 1 stale, not used"
     assert count_states([], "now") == "not run"

@@ -85,15 +85,19 @@ def when_done(page, path):
     """The notebook as JupyterLab saves it, once its last cell has run."""
     end = time.monotonic() + 300
     while True:
+        page.wait_for_timeout(2000)
         page.keyboard.press("Control+s")
-        page.wait_for_timeout(1000)
-        node = nbformat.read(path, as_version=4)
+        page.wait_for_timeout(500)
+        assert time.monotonic() < end, f"{path.name} has not ended"
+        try:
+            node = nbformat.read(path, as_version=4)
+        except nbformat.reader.NotJSONError:
+            continue  # it is just being written
         code = [c for c in node.cells if c.cell_type == "code"]
         failed = [o for c in code for o in c.outputs if o.output_type == "error"]
         assert not failed, failed
         if code[-1].execution_count and code[-1].outputs:
             return node
-        assert time.monotonic() < end, f"{path.name} has not ended"
 
 
 @pytest.mark.parametrize("chapter", HALVES)

@@ -51,14 +51,14 @@ def sphinx(folder, *options):
 
 
 @pytest.fixture(scope="module")
-def html(tmp_path_factory):
+def ledger(tmp_path_factory):
     done, out = build(tmp_path_factory.mktemp("ledger"))
     assert done.returncode == 0, done.stderr
     return out
 
 
-def test_page_and_roles_show_what_is_acknowledged(html):
-    page = (html / "book" / "claims.html").read_text()
+def test_page_and_roles_show_what_is_acknowledged(ledger):
+    page = (ledger / "book" / "claims.html").read_text()
     claims = SHOWN["claims"]
     for claim in claims:
         part = page.split(f'id="claim-{claim["id"]}"')
@@ -82,7 +82,7 @@ def test_page_and_roles_show_what_is_acknowledged(html):
         assert (f"{count} {verdict}</li>" in page) == (count > 0)
     link = f"../notebooks/{ONE['chapter']}.html#"
     assert f'href="{link}' in page
-    chapter = (html / "notebooks" / f"{ONE['chapter']}.html").read_text()
+    chapter = (ledger / "notebooks" / f"{ONE['chapter']}.html").read_text()
     assert f'href="../book/claims.html#claim-{ONE["id"]}">{ONE["verdict"]}</a>' in chapter
     assert f"</a> {SHOWN['numbers'][NUMBER]['mean']:.1f}<" in chapter
 
@@ -106,9 +106,9 @@ def test_unknown_names_and_lost_sections_stop_the_build(tmp_path):
     assert done.returncode != 0 and f"{ONE['chapter']} has no section #" in done.stderr
 
 
-def test_claims_are_filtered_without_a_kernel(browser, html):
+def test_claims_are_filtered_without_a_kernel(browser, ledger):
     page = browser.new_page()
-    page.goto((html / "book" / "claims.html").as_uri())
+    page.goto((ledger / "book" / "claims.html").as_uri())
     seen = lambda: page.locator(".ledger-claim:visible").count()
     everything = len(SHOWN["claims"])
     assert seen() == everything and page.inner_text(".ledger-filter output") == f"{everything} of {everything} verdicts"
@@ -126,9 +126,9 @@ def test_claims_are_filtered_without_a_kernel(browser, html):
     page.close()
 
 
-def test_a_square_leads_to_its_claim_and_opens_it(browser, html):
+def test_a_square_leads_to_its_claim_and_opens_it(browser, ledger):
     page = browser.new_page()
-    page.goto((html / "book" / "claims.html").as_uri())
+    page.goto((ledger / "book" / "claims.html").as_uri())
     square = page.locator(f'a.square[href="#claim-{ONE["id"]}"]')
     assert ONE["verdict"] in square.inner_text() and ONE["statement"] in square.inner_text()
     page.get_by_label("Find").fill("no such words")
@@ -137,8 +137,8 @@ def test_a_square_leads_to_its_claim_and_opens_it(browser, html):
     page.close()
 
 
-def test_a_chapter_without_verdicts_of_its_own_lists_them_before_its_limits(html):
-    text = (html / "notebooks" / f"{ONE['chapter']}.html").read_text()
+def test_a_chapter_without_verdicts_of_its_own_lists_them_before_its_limits(ledger):
+    text = (ledger / "notebooks" / f"{ONE['chapter']}.html").read_text()
     section = text[text.index('id="verdicts"') : text.index('id="limits"')]
     for claim in SHOWN["claims"]:
         assert (f'#claim-{claim["id"]}"' in section) == (claim["chapter"] == ONE["chapter"])

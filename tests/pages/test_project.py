@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -52,12 +53,19 @@ def test_what_our_commands_make_is_marked_as_made():
         assert ask(path) == ["unspecified"] * 3, path
 
 
+@pytest.mark.slow
+def test_types():
+    """As ``make lint`` checks them; here beside the other tests."""
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 3986,
+    "curvature": 4069,
     "theory": 492,
-    "experiments": 2520,
-    "book": 3740,
+    "experiments": 2519,
+    "book": 3734,
     "": 447,
 }
 

@@ -4,7 +4,6 @@ import re
 import runpy
 from types import SimpleNamespace
 
-import pytest
 from docutils.core import publish_doctree
 
 from hesslib.book.paths import ROOT
@@ -40,7 +39,6 @@ def test_the_glossary_does_not_lead_to_itself():
     assert not list(doctree.findall(terms.addnodes.pending_xref))
 
 
-@pytest.mark.xdist_group("html")
 def test_every_term_is_used_and_linked_at_most_once_on_a_page(html):
     seen = set()
     for page in [*(html / "notebooks").glob("*.html"), *(html / "book").glob("*.html")]:

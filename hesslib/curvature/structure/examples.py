@@ -43,7 +43,7 @@ class ExampleLayer:
     bias: bool
     groups: int
     channels: int  # outputs of a group
-    places: int
+    places: int  # in the first batch; inputs of other batches may be longer
     axes: int  # of an example's outputs
 
     @property
@@ -70,8 +70,8 @@ class ExampleLayer:
         """Gradients (..., groups, places, channels) in the outputs, from (..., *shape of an example's outputs)."""
         lead = gradient.shape[: -self.axes]
         if isinstance(self.module, nn.Linear):
-            return gradient.reshape(*lead, 1, self.places, self.channels)
-        return gradient.reshape(*lead, self.groups, self.channels, self.places).transpose(-1, -2)
+            return gradient.reshape(*lead, 1, -1, self.channels)
+        return gradient.reshape(*lead, self.groups, self.channels, -1).transpose(-1, -2)
 
 
 def patches(module: Any, x: Tensor) -> Tensor:
@@ -218,6 +218,8 @@ def other_gradients(risk: EmpiricalRisk, names: list[str], x: Any, axes: Any, se
 
     try:
         return vmap(pull, in_dims=(axes, 0))(x, seeds)
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # not for torch.func: recurrent layers, old autograd.Functions, checkpoints
         return torch.stack([_one_by_one(risk, chosen, take(x, axes, slice(i, i + 1)), u) for i, u in enumerate(seeds)])
 
