@@ -89,7 +89,7 @@ class EmpiricalRisk:
 
     Parameters, buffers, layers and mode are copied, so training the model later does not change the risk,
     and nothing done with the risk changes the model (its mode, gradients, hooks and buffers included). The
-    data are not copied: data changed in place later are noticed and refused.
+    data are not copied: changes in place are refused, but not seen if made through memory shared with NumPy.
 
     Before the first number of an operator is returned, its route is compared with independent ones
     (``certificates.py``).
