@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._progress import bar
 from .operators import CurvatureOperator, SymmetricOperator
@@ -18,12 +18,10 @@ from .risk import EmpiricalRisk
 def fingerprints(op: CurvatureOperator) -> dict[str, int]:
     """A number for each thing that must be the same on all ranks."""
     risk, loss = op.risk, op.risk.loss_function  # type: EmpiricalRisk, Any
+    options = [(k, v) for k, v in getattr(loss, "__dict__", {}).items() if isinstance(v, int | float | str)]
     parts = {
         "kind of operator": (f"{op.kind} {op.output} {op.shape} {op.dtype}", {}),
-        "loss": (
-            f"{risk.loss_name} {loss if isinstance(loss, nn.Module) else ''}",
-            dict(getattr(loss, "_buffers", {})),
-        ),
+        "loss": (f"{risk.loss_name} {type(loss).__name__} {options}", dict(getattr(loss, "_buffers", {}))),
         "parameters": ("", risk.parameters),
         "buffers or frozen parameters": ("", risk.constants),
     }  # type: dict[str, tuple[str, dict[str, Tensor | None]]]

@@ -62,6 +62,7 @@ def refused(data, rank):
     yield EmpiricalRisk(nn.Sequential(norm, *plain), x, y)
     weight = torch.tensor([1.0, 5.0, 9.0], dtype=torch.float64)
     yield EmpiricalRisk(plain, x, y, nn.CrossEntropyLoss(weight + rank))
+    yield EmpiricalRisk(plain, x, y, nn.CrossEntropyLoss(label_smoothing=rank / 10))
     own = y.argsort()[:7] if rank == 0 else y.argsort()[7:]
     yield EmpiricalRisk(plain, x[own], y[own], lambda f, t: nn.functional.cross_entropy(f, t, weight))
 

@@ -23,10 +23,10 @@ def test_two_processes_agree_with_one():
     ranks = json.loads(done.stdout.strip().splitlines()[-1])
     assert len(ranks) == 2
     for found in ranks:
-        parameters, buffers, loss, hidden = found["refused"]
+        parameters, buffers, loss, smoothing, hidden = found["refused"]
         assert parameters == "op: rank 0 and ranks [1] differ in their parameters"
         assert buffers == "op: rank 0 and ranks [1] differ in their buffers or frozen parameters"
-        assert loss == "op: rank 0 and ranks [1] differ in their loss"
+        assert loss == smoothing == "op: rank 0 and ranks [1] differ in their loss"
         assert hidden.startswith("loss: the callable depends on how the examples are spread over the ranks")
         assert found["class weights"] < 1e-12
         for model in ("chain", "skip"):
