@@ -82,12 +82,12 @@ def ggn_spectrum(op: CurvatureOperator, *, memory: int | None = None, progress: 
     start, m, r = time.perf_counter(), op.shape[0], count_columns(op)
     if r >= m:
         return replace(spectrum(op, "dense", progress=progress), reason=f"rank at most {r}, M = {m} is no more")
-    if r == 0:  # one class
-        return Spectrum(np.zeros(m), "gram", "rank 0", time.perf_counter() - start)
     free = free_memory(op.risk.device)
     memory = min(2**31, free // 4) if memory is None else memory
     check_memory(op, r, memory, free)
     roots = Roots.of(op)
+    if not roots.count:  # one class, or a loss without curvature
+        return Spectrum(np.zeros(m), "gram", "rank 0", time.perf_counter() - start)
     gram, signs, reason = inner_products(op, roots, memory, progress)
     certificates = {"product": product_certificate(op, roots, gram, signs)}
     trace, square = float(signs @ gram.diagonal()), squared_norm(gram, signs)

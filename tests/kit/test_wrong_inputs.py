@@ -192,7 +192,7 @@ FUNCTIONS = {
     "width=0: give a positive finite number": lambda: spectral_density(MATRIX, 2, 5).density(np.zeros(3), 0),
     "rule='knee' is unknown: give one of 'gap'": lambda: count_outliers([2.0, 1.0], "knee"),
     "cutoff: rule='threshold' needs one": lambda: count_outliers([2.0, 1.0], "threshold"),
-    "eigenvalues: contains NaN or infinite values": lambda: count_outliers([2.0, math.nan], "gap"),
+    "eigenvalues: finite numbers (M,) are needed": lambda: count_outliers([2.0, math.nan], "gap"),
     "eigenvalues: a rule needs at least two": lambda: count_outliers([], "gap"),
     # random matrices and lines
     "ratio=0: give a positive finite number": lambda: MarchenkoPastur(0),
