@@ -272,8 +272,8 @@ def inner_products(
     op: CurvatureOperator, roots: Roots, memory: int, progress: bool | None
 ) -> tuple[Tensor, Tensor, str]:
     """U'U (r, r), the signs (r,), and in words how it was made."""
-    layers, n, each = layers_of(op.risk), len(roots.vectors), roots.each
-    passes = plan(op, layers, n, each, memory)
+    layers, n, each = layers_of(op.risk) if roots.count else [], len(roots.vectors), roots.each
+    passes = plan(op, layers, n, each, memory) if roots.count else []
     gram = torch.zeros(n * each, n * each, dtype=torch.float64, device=op.risk.device)
     for pieces in bar(passes, desc=f"{op.name}, passes over the data", show=progress):
         block, factors = gather(op, roots, pieces)
