@@ -124,7 +124,7 @@ def _parse(text: str) -> tuple[list[ast.stmt], dict[str, list[int]]]:
 
 
 @cache
-def _read(statement: ast.stmt) -> tuple[str, set[tuple[str, ...]], set[str], list[ast.Import | ast.ImportFrom]]:
+def _facts(statement: ast.stmt) -> tuple[str, set[tuple[str, ...]], set[str], list[ast.Import | ast.ImportFrom]]:
     """A statement's dump, the names it uses, the functions it calls by name, and the imports within it."""
     inner = list(ast.walk(statement))
     calls = {getattr(n.func, "id", "") for n in inner if isinstance(n, ast.Call)}
@@ -210,7 +210,7 @@ class Code:
                     yield from self._imported(found, statement, chain)
             elif (module, i) not in seen:
                 seen.add((module, i))
-                text, names, calls, imports = _read(statement)
+                text, names, calls, imports = _facts(statement)
                 if not whole and calls & {"resolve", "globals"}:
                     raise ClosureError(
                         f"{module}: {chain[0]} depends on the chapter's parameters; give them as arguments"

@@ -333,7 +333,7 @@ def test_a_claim_that_is_not_well_formed_is_named(change, message):
 def test_prose_quotes_only_what_the_ledger_has():
     claims_of = {c["id"] for c in BOOK["claims"]} | {c.get("of_statement") for c in BOOK["claims"]}
     known, quoted = {"claim": claims_of, "number": {n["id"] for n in BOOK["numbers"]}}, set()
-    for path in (ROOT / "book").glob("*.md"):
+    for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("[0-9][0-9]_*.py")]:
         found = {
             (role, re.split(r"[.:]", name)[0])
             for role, name in re.findall(r"\{(claim|number)\}`([^`]+)`", path.read_text())
