@@ -49,7 +49,7 @@ p = resolve(
     filters=integers(1, smoke=[2, 3], quick=[4, 8], paper=[8, 16]),
     hidden=integer(1, smoke=6, quick=16, paper=32),
     seed=integer(0),
-    seeds=integer(1, smoke=5, quick=5, paper=5),
+    seeds=integer(1, smoke=5, quick=10, paper=10),
 )
 if len(p.filters) != 2:
     raise ParameterError(f"filters = {p.filters!r} is not valid: give two numbers")
@@ -156,8 +156,7 @@ def asked(batch, step, seed, exact=False):
 # %%
 PAPER = {"run": p.scale == "paper"}  # make what is missing
 BATCHES, STEPS = [10, 32, 100, 512], [0.05, 0.1, 0.2, 0.4]
-tried = [(b, STEP) for b in BATCHES] + [(LARGE, t) for t in STEPS if t != STEP]
-tried += [(SMALL, STEPS[0])]
+tried = [(b, t) for t in STEPS[:2] for b in BATCHES] + [(LARGE, t) for t in STEPS[2:]]
 grid = [asked(*one, s) for s in range(p.seeds) for one in tried]
 whole = [asked(b, STEP, s, True) for s in range(p.seeds) for b in (SMALL, LARGE)]
 runs = Store().sweep("converged", converged, grid, **PAPER)
@@ -316,7 +315,7 @@ say(
 # %% [markdown]
 # ## At the same loss
 #
-# We compare batch sizes at one step size, where the stored runs have reached the same training loss. All four batch sizes are stored, with five seeds each.
+# We compare batch sizes at one step size, where the stored runs have reached the same training loss. All four batch sizes are stored, with ten seeds each.
 
 
 # %%

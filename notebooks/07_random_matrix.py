@@ -371,7 +371,7 @@ SIZES, DISTANCES = [100, 400, 1600, 6400], [0.0, 0.5, 0.8, 1.0, 1.5, 2.0, 4.0]
 RATIOS = (0.5, 1.0, 2.0)
 many = {"sizes": SIZES, "distances": DISTANCES, "draws": 50}
 grid = [
-    {"ratio": a, **many, "seed": s} for a in RATIOS for s in range(min(4, p.seeds))
+    {"ratio": a, **many, "seed": s} for a in RATIOS for s in range(min(8, p.seeds))
 ]
 stored = Store().sweep("spikes", spiked_draws, grid, run=p.scale == "paper")
 

@@ -509,7 +509,7 @@ def mapped(classes, separation, seed, examples=1000, hidden=30):
 # %%
 DISTANCES, CLASSES = [4.0, 8.0, 16.0, 32.0, 64.0], [2, 3, 5, 10, 20]
 grid = [{"classes": k, "separation": s, "seed": i}
-        for i in range(1, 4) for k in CLASSES for s in DISTANCES]
+        for i in range(1, 6) for k in CLASSES for s in DISTANCES]
 outliers = Store().sweep("outlier_map", mapped, grid, run=run, jobs=2)
 small = (60, 8) if p.scale == "smoke" else (200, 20)
 mine = mapped(3, 8.0, p.seed, *small)
@@ -595,7 +595,7 @@ if pairs:
 #
 # * The sizes of Figure 10 were chosen from the numbers that they then explain. What is judged below is only that other choices explain them too.
 # * With larger weights the softmax probabilities differ between examples, and the Hessian is no longer one Kronecker product.
-# * The runs with clusters at equal distances have three seeds, one architecture and one start. $R$ has no gap of its own in many runs, and its count then means nothing.
+# * The runs with clusters at equal distances have five seeds, one architecture and one start. $R$ has no gap of its own in many runs, and its count then means nothing.
 # * A blob has independent entries around its centre. Real clusters do not ([Chapter 9](09_population.ipynb)).
 #
 # ## Try it

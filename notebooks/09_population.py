@@ -334,7 +334,7 @@ figures.figure(
 
 # %%
 grid = [
-    {"examples": 800, "iterations": 3000, "seed": s} for s in range(min(3, p.seeds))
+    {"examples": 800, "iterations": 3000, "seed": s} for s in range(min(5, p.seeds))
 ]
 plugged = Store().sweep("plugin", plugin, grid, run=p.scale == "paper")
 
@@ -390,7 +390,7 @@ say(
 
 # %%
 SIZES = (100, 400, 1600)
-grid = [{"examples": k, "seed": s} for k in SIZES for s in range(min(3, p.seeds))]
+grid = [{"examples": k, "seed": s} for k in SIZES for s in range(min(5, p.seeds))]
 mixed = Store().sweep("mixture", mixture, grid, run=p.scale == "paper")
 
 # %%

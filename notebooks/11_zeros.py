@@ -348,7 +348,7 @@ today = {k: accounted(k, p.seed) for k
 grid = [
     {"network": k, "seed": s}
     for k in NETWORKS
-    for s in range(1, min(3, p.seeds) + 1)
+    for s in range(1, p.seeds + 1)
 ]
 accounts = Store().sweep("account", accounted, grid, run=p.scale == "paper")
 REASONS = ["black", "pairs", "dependent", "scaling", "undone", "shifts", "examples"]

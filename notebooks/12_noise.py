@@ -41,7 +41,7 @@ p = resolve(
     examples=integer(50, 4990, smoke=64, quick=256, paper=512),
     iterations=integer(50, smoke=50, quick=1000, paper=4000),
     seed=integer(0),
-    seeds=integer(1, smoke=3, quick=3, paper=3),
+    seeds=integer(1, smoke=5, quick=5, paper=5),
 )
 for b in p.batches:
     if b > p.examples:

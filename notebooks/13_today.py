@@ -53,7 +53,7 @@ p = resolve(
         2, 500, smoke=[2, 5, 10], quick=[2, 5, 10, 50], paper=[2, 5, 10, 50]
     ),
     seed=integer(0),
-    seeds=integer(1, smoke=3, quick=3, paper=3),
+    seeds=integer(1, smoke=5, quick=5, paper=5),
 )
 if p.width % 2:
     raise ParameterError(
