@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 HTML := _build/html/index.html
-DOCTESTS = $(BIN)/python -m pytest -n 0 --doctest-modules hesslib/curvature hesslib/theory hesslib/experiments
+DOCTESTS = --doctest-modules hesslib/curvature hesslib/theory hesslib/experiments
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: book html lab picture paper run test check lint style bench cost soak guards clean
@@ -35,14 +35,11 @@ paper: .venv/book.stamp
 	$(BIN)/python -m hesslib run --scale paper
 
 test: .venv/test.stamp style
-	$(DOCTESTS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
-	  --nbval-sanitize-with tests/nbval.cfg --dist loadfile -p tests.patience
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(DOCTESTS) notebooks/*.ipynb --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval.cfg -p tests.patience
 
 check: .venv/test.stamp lint
-	$(DOCTESTS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser and not distributed"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(DOCTESTS) -m "not slow and not browser and not distributed"
 
 lint: style
 	$(BIN)/mypy

@@ -30,9 +30,13 @@ SHARED = ("html", "ledger", "now")  # what takes long to make: the tests that ne
 def pytest_collection_modifyitems(items):
     for item in items:
         for fixture, mark in MARKS.items():
-            if fixture in item.fixturenames:
+            if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
-        for fixture in set(SHARED) & set(item.fixturenames):
+        for fixture in set(SHARED) & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(fixture))
+        if item.path.suffix == ".ipynb":  # a notebook's cells run in one kernel
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+            item.add_marker("slow")
     # What takes one process longest begins first, or the other processes wait for it at the end.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    long = lambda item: bool({"html", "lab"} & set(getattr(item, "fixturenames", ())))
+    items.sort(key=lambda item: (not long(item), item.get_closest_marker("slow") is None))

@@ -294,7 +294,7 @@ class CompleteTable(SphinxDirective):
 
 
 # What a sentence of the code begins with a capital has none of its own.
-SMALL_NAMES = re.compile(r"^(Hesslib|Torch\.func|Curvlinops|Hessian-eigenthings)\b")
+SMALL_NAMES = re.compile(r"^(Hesslib|Torch\.func|Torch\.autograd|Curvlinops|Hessian-eigenthings)\b")
 
 
 def contender_row(line: dict, ours: float) -> list[str]:
