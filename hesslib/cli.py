@@ -26,8 +26,8 @@ def jobs(text: str) -> int:
     return int(text)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point of ``hesslib`` and ``python -m hesslib``; returns the exit status."""
+def command_line() -> argparse.ArgumentParser:
+    """The commands and their options."""
     parser = argparse.ArgumentParser(prog="hesslib", description="The commands of the book.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute notebooks", description="Execute notebooks of the book.")
@@ -57,20 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
     renew.add_argument("--jobs", type=jobs, default=1, help="results computed at a time")
     commands.add_parser("labels", help="whether published labels are true", description="Check every published label.")
     commands.add_parser("pack", help="publish what _build/store holds", description="Move results to book/results.")
-    options = parser.parse_args(arguments)
-    commands = (
-        run_command,
-        page_command,
-        sweep_command,
-        claims_command,
-        audit_command,
-        renew_command,
-        labels_command,
-        pack_command,
-    )
-    call = {function.__name__.removesuffix("_command"): function for function in commands}
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``hesslib`` and ``python -m hesslib``; returns the exit status."""
+    options = command_line().parse_args(arguments)
     try:
-        return call[options.command](options)
+        return globals()[f"{options.command}_command"](options)
     except (ParameterError, StorageError) as error:
         print(f"hesslib: {error}", file=sys.stderr)
         return 2

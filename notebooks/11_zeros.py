@@ -345,11 +345,7 @@ NETWORKS = {"spectrum": "784-4-8-10", "pages": "49-6-10", "under": "49-8-10",
     "clusters": "100-6-12-5", "size": "784-3-10"}  # fmt: skip
 today = {k: accounted(k, p.seed) for k
     in (["pages"] if p.scale == "smoke" else ["pages", "under"])}  # fmt: skip
-grid = [
-    {"network": k, "seed": s}
-    for k in NETWORKS
-    for s in range(1, p.seeds + 1)
-]
+grid = [{"network": k, "seed": s} for k in NETWORKS for s in range(1, p.seeds + 1)]
 accounts = Store().sweep("account", accounted, grid, run=p.scale == "paper")
 REASONS = ["black", "pairs", "dependent", "scaling", "undone", "shifts", "examples"]
 named = [(f"{NETWORKS[k]}, stored", accounts.where(network=k).results) for k

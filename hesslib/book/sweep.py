@@ -151,10 +151,15 @@ def sweep(
             store.save(source.stem, {**stamp, **settings[i]}, found, made)
         keep(i, found, made, message)
     table = [rows[i] for i in range(len(cells))]
-    columns = {**dict.fromkeys([*grid, "state", "seconds"]), **dict.fromkeys(k for row in table for k in row)}
+    write_table(folder / "table.csv", table, list(grid))
+    return table
+
+
+def write_table(path: Path, table: list[Row], first: list[str]) -> None:
+    """Write the rows as CSV: the named columns first, the message last."""
+    columns = dict.fromkeys([*first, "state", "seconds", *(k for row in table for k in row)])
     columns = [*(c for c in columns if c != "message"), "message"]
-    with replacing(folder / "table.csv", "w") as file:
+    with replacing(path, "w") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
-    return table

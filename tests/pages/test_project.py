@@ -65,8 +65,8 @@ BUDGETS = {
     "curvature": 4067,
     "theory": 492,
     "experiments": 2519,
-    "book": 3734,
-    "": 447,
+    "book": 3739,
+    "": 441,
 }
 
 
