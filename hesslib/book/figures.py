@@ -16,6 +16,7 @@ from matplotlib.backends import backend_agg
 from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
@@ -33,7 +34,6 @@ WIDE, THIRD = (6.0, 3.6), (3.2, 3.0)  # inches of a panel that stands alone, and
 
 STYLE = {
     "figure.figsize": (4.5, 3.3),
-    "figure.constrained_layout.use": True,
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -184,6 +184,7 @@ class Panels:
             for ax in figure.axes:
                 sparse_ticks(ax.xaxis)
                 sparse_ticks(ax.yaxis)
+            ConstrainedLayoutEngine().execute(figure)  # once, not anew for each format
 
     def svg(self, index: int) -> str:
         """One panel as an SVG element that can stand within a page."""
