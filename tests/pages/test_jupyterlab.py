@@ -4,6 +4,7 @@ This is the one run of every chapter at other parameters: nothing may fail, no t
 understands, and no kernel may ask for the network.
 """
 
+import json
 import os
 import re
 import socket
@@ -58,7 +59,14 @@ def lab(tmp_path_factory, browser):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     places = {f"JUPYTER_{k}_DIR": str(home / k) for k in ("CONFIG", "DATA", "RUNTIME")}
-    settings = {"ip": "127.0.0.1", "port": port, "root_dir": home / "work", "open_browser": False, "allow_root": True}
+    settings = {
+        "ip": "127.0.0.1",
+        "port": port,
+        "root_dir": home / "work",
+        "disable_check_xsrf": True,
+        "open_browser": False,
+        "allow_root": True,
+    }
     command = [sys.executable, "-m", "jupyterlab", "--IdentityProvider.token=", "--ServerApp.password="]
     command += [f"--ServerApp.{k}={v}" for k, v in settings.items()]
     asked = home / "network"
@@ -132,3 +140,5 @@ def test_a_chapter_runs_with_other_parameters_and_its_sliders_recompute(lab, bro
             page.wait_for_timeout(100)
         assert not re.search(r"\w*Error:", look()), look()
     page.close()
+    for session in json.load(urllib.request.urlopen(f"{address}/api/sessions")):  # a kernel lives on without its page
+        urllib.request.urlopen(urllib.request.Request(f"{address}/api/sessions/{session['id']}", method="DELETE"))
