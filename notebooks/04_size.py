@@ -260,7 +260,7 @@ for q, r, _ in stored("population"):
 for q, r, _ in stored("converged"):
     if q["exact_at"] < 0:  # the others store one spectrum of a smaller network
         convolutional += [(loss, v) for loss, v in zip(r["loss"], r["top"])
-                          if np.isfinite([loss, *v]).all()]
+                          if len(v) > 10 and np.isfinite([loss, *v]).all()]
 
 # %% tags=["hide-input"]
 drawn = []

@@ -559,7 +559,7 @@ figures.table(["$k$", "distance", *names], rows, fold="Outliers of H, of G and o
 
 # %% tags=["hide-input"]
 every = np.concatenate([counts_of(i, classes=k) - k for i in range(3) for k in CLASSES])  # each count, less k
-threes = np.concatenate([counts_of(i, classes=3)[:, 1] for i in range(3)])
+threes, foretold = np.concatenate([counts_of(i, classes=3)[:, [1, 3]] for i in range(3)]).T
 pairs_of = np.concatenate([[(k, n) for n in counts_of(i, classes=k)[:, 1]] for i in range(3) for k in CLASSES]) if outliers else np.zeros((0, 2))
 odd = [(k, n) for k, n in pairs_of if n not in (k, k - 1)]
 kinds = {"other": odd, "first": [n for k, n in odd if n == 1], "early": [n for k, n in odd if 1 < n < k - 1], "late": [n for k, n in odd if n > k and (k, n) != (3, 6)]}
@@ -569,13 +569,13 @@ ends = ", ".join(f"{counted(mine, i)[1]} at {f:g}" for i, f in enumerate(LEVELS[
 say(
     """**This run**, of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts, in $G$, {ends} of the loss of a guess.
 
-    **Stored runs.** $G$ has $k$ outliers in {full:.0f} % and $k - 1$ in {less:.0f} % of all networks and losses. The number that the class means predict is the same within one in {same:.0f} %. $H$
+    **Stored runs.** $G$ has $k$ outliers in {full:.0f} % and $k - 1$ in {less:.0f} % of all networks and losses. In {same:.0f} % of them the class means predict its number to within one. $H$
     has as many outliers as $G$, within one, in {both:.0f} %.
 
-    Of the {other} other counts of $G$ {six} are one case: with three clusters it has six outliers, in {six} of {threes} counts, all at a distance of 8 and more. Six is $k(k-1)$, one for each class and wrong label
-    ([Chapter 10](10_after.ipynb)). Of the rest {first} stop after the first eigenvalue, {early} at another gap before $k - 1$, and {late} at a later one.""",
+    Of the {other} other counts of $G$ {six} are one case: with three clusters it has six outliers, in {six} of {threes} counts, all at a distance of 8 and more. Six is $k(k-1)$, the number of classes times wrong labels
+    ([Chapter 10](10_after.ipynb)), but there the means have their own largest gap after {means} in {means_in}. Of the rest {first} stop after the first eigenvalue, {early} at another gap before $k - 1$, and {late} at a later one.""",
     **told, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
-    points=small[0], units=small[1], ends=ends or "none reached, 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
+    means=3, means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=ends or "none reached, 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),
 )
 

@@ -245,7 +245,7 @@ numbers = {"loss": loss, "word": word, "mp_start": start[0][2], "mp_end": end[0]
 numbers |= {"law_start": start[0][4], "law_end": end[0][4], "law_fresh": end[1][4]}
 say(
     """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps}, at a training loss of {loss:.3g}
-    ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}. With $N$ columns the distances on training digits are {n_start:.3f} and {n_end:.3f}; the verdicts take $N(C-1)$, the number of columns.""",
+    ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}. With $N$ columns the distances on training digits are {n_start:.3f} and {n_end:.3f}. The verdicts on the law itself take $N(C-1)$; a further one compares the two.""",
     steps=f"{p.iterations:,} steps" if p.iterations > 1 else "one step", **numbers, n_start=start[0][3], n_end=end[0][3],
 )  # fmt: skip
 
@@ -346,6 +346,12 @@ def over_null(runs, i, sample, count="many"):
     return Estimate(map(far, runs.results), runs.name)
 
 
+def nearer(runs, i, sample):
+    """Distance from the law with N (C - 1) columns over that with N."""
+    far = lambda r: r["distance_many"][i, sample] / r["distance_few"][i, sample]
+    return Estimate(map(far, runs.results), runs.name)
+
+
 def rms(runs, i, sample):
     """Root mean square deviation of the leading eigenvalues, one for each run."""
     keys = ("top", "centre_many", "spread_many")
@@ -372,12 +378,10 @@ numbers |= {
 say(
     """**Reading.** On this page the $C(C-1)$ leading eigenvalues of fresh digits deviate from those of the null by {off_start:.1f} standard deviations at the start and by {off_end:.1f} at the end (root mean square). Normal columns would give about 1.
 
-    In the stored runs ({n} digits) the distance from the law of $\\Sigma$ with $N(C-1)$ columns is {start:.1f} times its null at the start, and {end:.1f} times at the end for fresh digits. With $N$ columns it is {start_few:.1f} and {end_few:.1f} times the null. The leading eigenvalues deviate by {z_start:.1f} and
+    In the stored runs ({n} digits) the distance from the law of $\\Sigma$ with $N(C-1)$ columns is {start:.1f} times its null at the start, and {end:.1f} times at the end for fresh digits. With $N$ columns it is {start_few:.1f} and {end_few:.1f} times the null, which is larger there. The distance from the law with $N(C-1)$ columns over that from the law with $N$ is {nearer_start:.2f} at the start and {nearer_end:.2f} at the end. The leading eigenvalues deviate by {z_start:.1f} and
     {z_end:.1f} standard deviations.""",
-    n=800,
-    z_end=rms(plugged, 1, 1),
-    **numbers,
-)
+    n=800, z_end=rms(plugged, 1, 1), nearer_start=nearer(plugged, 0, 0), nearer_end=nearer(plugged, 1, 1), **numbers,
+)  # fmt: skip
 
 # %% [markdown]
 # ## When does the theory apply?
@@ -430,23 +434,19 @@ figures.figure(
 # %% tags=["hide-input"]
 large = mixed.where(examples=1600)
 each = lambda measure: Estimate(map(measure, large.results), mixed.name)
-numbers = {
-    "many": each(lambda r: r["effective"][0]),
-    "few": each(lambda r: r["effective"][1]),
-}
-numbers |= {
-    "losses": each(lambda r: r["losses"][1]),
-    "start": over_null(large, 0, 1),
-}
+numbers = {"many": each(lambda r: r["effective"][0])}
+numbers |= {"few": each(lambda r: r["effective"][1])}
+numbers |= {"losses": each(lambda r: r["losses"][1])}
+numbers |= {"start": over_null(large, 0, 1)}
+numbers |= {"nearer_start": nearer(large, 0, 1), "nearer_end": nearer(large, 1, 1)}
 numbers |= {"end": over_null(large, 1, 1), "one": over_null(large, 1, 2)}
 numbers |= {
     "adapted": each(lambda r: r["distance_effective"][1] / r["null_many"][1].mean())
 }
 say(
-    """**Reading.** In the stored runs with $N = 1{,}600$ the distance from the law of $\\Sigma$ is {start:.2f} times its null at the random start, and {end:.0f} times after 3,000 steps (loss {losses:.2f}). With one column from each example it is {one:.0f} times at the end, so the dependence within an example is not the main reason.
+    """**Reading.** In the stored runs with $N = 1{,}600$ the distance from the law of $\\Sigma$ is {start:.2f} times its null at the random start, and {end:.0f} times after 3,000 steps (loss {losses:.2f}). The law with $N$ columns is the farther one at the start (the distance with $N(C-1)$ is {nearer_start:.2f} times that with $N$), and the nearer one at the end ({nearer_end:.2f}).
 
-    A likely reason is the weight of the examples. $A_n$ vanishes for an example that is fitted with confidence. In effect {many:,.0f} of 1,600 fresh examples contribute to $G$ at the start, and {few:.0f} at the end: those that are fitted badly. With this number in the place of $N$ the distance is still {adapted:.0f} times the null. The law assumes many examples of similar weight. At the end of training
-    these weights differ a lot. But the law is off at the start already, and the weights alone do not explain all of it at the end.""",
+    Two reasons were tried. With one column from each example, which takes away the dependence within it, the distance is {one:.0f} times the null at the end. The other is the weight of the examples. $A_n$ vanishes for an example that is fitted with confidence. In effect {many:,.0f} of 1,600 fresh examples contribute to $G$ at the start, and {few:.0f} at the end: those that are fitted badly. With this number in the place of $N$ the distance is {adapted:.0f} times the null. Each leaves most of the distance, so neither is the main reason by itself. The law is off at the start already.""",
     **numbers,
 )
 

@@ -316,7 +316,7 @@ say(
 # * **Undone**: other changes of a unit that a change of the next layer's weights cancels on all examples. For example, two units active on the same examples are
 #   mixed, or a unit active on all examples is shifted by its bias.
 # * **Shifts** of all outputs, which the softmax ignores: one for each independent input of the last layer.
-# * **Examples**: $N$ examples give $G$ a rank of at most $N(C-1)$. What this bound promises beyond the others is counted here.
+# * **Examples**: $N$ examples give $G$ a rank of at most $N(C-1)$. Here we count the zeros that only this bound guarantees.
 #
 # The directions are independent, so their number is a lower bound on the number of zeros of $G$. Fitted examples weigh so little in $G$ that they fall below $10^{-12}$. We therefore also count the zeros of $\sum_n J_n^\top P J_n$, where $P$ removes the common shift and all examples weigh alike (`unweighted`).
 
@@ -422,10 +422,10 @@ say(
 
     **Stored runs.** With one hidden layer the sum equals the count with equal weights in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
     {two_all}, and up to {most} zeros are missing: changes of several units at once that the next layers undo and that no single unit explains. Over all
-    networks the reasons explain {total} % of the zeros. The number of examples explains {by_examples} of them, since an example has rank $C - 1$. Fitting adds up to {extra:,} zeros at the end.
+    networks the reasons explain {total} % of the zeros (least and most). The number of examples explains {by_examples} of them, since an example has rank $C - 1$. Fitting adds up to {extra:,} zeros at the end.
 
     For $H$ only the reasons that hold at second order count: black pixels, pairs, dependent inputs of the first layer, and shifts (`structural_zeros`). They explain
-    {total_H} % of its zeros in the stored runs, and fitting adds up to {extra_H:,}. Scaling does not count: it moves the weights along a bent curve of equal loss. Along
+    {total_H} % of its zeros in the stored runs (least and most of the networks), and fitting adds up to {extra_H:,}. Scaling does not count: it moves the weights along a bent curve of equal loss. Along
     the tangent of that curve $H$ is zero only if the gradient in the unit's weights is zero.""",
     by_examples=sum(int(np.asarray(r["reasons"])[:, -1].sum()) for r in accounts.results) or "none",
     worst=f"at most {left[0].max():.0f} zeros" if left[0].max() else "no zero", faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
