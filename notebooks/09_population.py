@@ -352,6 +352,7 @@ def nearer(runs, i, sample):
     return Estimate(map(far, runs.results), runs.name)
 
 
+# %%
 def rms(runs, i, sample):
     """Root mean square deviation of the leading eigenvalues, one for each run."""
     keys = ("top", "centre_many", "spread_many")

@@ -65,7 +65,7 @@ BUDGETS = {
     "curvature": 4067,
     "theory": 492,
     "experiments": 2519,
-    "book": 3739,
+    "book": 3740,
     "": 441,
 }
 
