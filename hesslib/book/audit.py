@@ -77,8 +77,8 @@ def compare(found: dict[str, Any], kept: dict[str, np.ndarray]) -> tuple[float, 
     """Largest deviation over all arrays, and in which.
 
     The deviation of a number is relative to it; below a millionth of the largest of its array (eigenvalues that are
-    zero but for rounding), relative to that. Another shape, another set of arrays or NaN counts as infinite.
-    Times (``seconds``) are not compared.
+    zero but for rounding) or below 1e-24 (squares of rounding errors), relative to that. Another shape, another set of
+    arrays or NaN counts as infinite. Times (``seconds``) are not compared.
     """
     worst = (0.0, "any array")
     if found.keys() != kept.keys():
@@ -89,7 +89,7 @@ def compare(found: dict[str, Any], kept: dict[str, np.ndarray]) -> tuple[float, 
         a = np.asarray(found[key])
         if a.shape != b.shape:
             return float("inf"), key
-        scale = np.maximum(np.abs(b), 1e-6 * np.abs(b).max(initial=0.0))
+        scale = np.maximum(np.abs(b), 1e-6 * np.abs(b).max(initial=1e-18))
         gap = np.abs(a - b)
         deviation = np.max(np.divide(gap, scale, out=np.where(gap > 0, np.inf, 0.0), where=scale > 0), initial=0.0)
         worst = max(worst, (float("inf") if np.isnan(deviation) else float(deviation), key))

@@ -80,6 +80,8 @@ def test_comparison_notices_one_changed_number():
     assert audit.compare({"a": kept["a"] * np.nan, "n": 3}, kept)[0] == np.inf
     zeros = {"a": np.array([0.0, 1.0])}
     assert audit.compare({"a": np.array([1e-15, 1.0])}, zeros)[0] == pytest.approx(1e-9)
+    rounding = {"a": np.array(1.3e-30)}  # the square of a rounding error
+    assert audit.compare({"a": np.array(1.4e-30)}, rounding)[0] < 1e-6
 
 
 def test_a_drifted_result_fails_the_command(tmp_path, monkeypatch, capsys):
