@@ -26,17 +26,21 @@ MARKS = {"browser": "browser", "cluster": "distributed", "html": "slow", "lab": 
 SHARED = ("html", "ledger", "now")  # what takes long to make: the tests that need it run in one process
 
 
+def fixtures_of(item):
+    """What a test asks for; doctests and the cells of notebooks may ask for nothing."""
+    return set(getattr(item, "fixturenames", ()))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         for fixture, mark in MARKS.items():
-            if fixture in getattr(item, "fixturenames", ()):
+            if fixture in fixtures_of(item):
                 item.add_marker(mark)
-        for fixture in set(SHARED) & set(getattr(item, "fixturenames", ())):
+        for fixture in set(SHARED) & fixtures_of(item):
             item.add_marker(pytest.mark.xdist_group(fixture))
         if item.path.suffix == ".ipynb":  # a notebook's cells run in one kernel
             item.add_marker(pytest.mark.xdist_group(item.path.name))
             item.add_marker("slow")
     # What takes one process longest begins first, or the other processes wait for it at the end.
-    long = lambda item: bool({"html", "lab"} & set(getattr(item, "fixturenames", ())))
-    items.sort(key=lambda item: (not long(item), item.get_closest_marker("slow") is None))
+    items.sort(key=lambda item: (not {"html", "lab"} & fixtures_of(item), item.get_closest_marker("slow") is None))
