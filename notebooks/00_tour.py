@@ -172,7 +172,7 @@ explore(
     "rank on logarithmic axes, negative ones as rings. Right, the plane coloured by the network's decision, with "
     "the training points of three arms of a spiral.",
     caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. First {shown} of "
-    "its Hessian, the stronger the colour the larger; then the magnitude of each eigenvalue against its rank, with rings for negative ones; then "
+    "its Hessian, the stronger the colour the larger; then magnitudes of its eigenvalues against rank (at most 60, those above $10^{{-9}}$), with rings for negative ones; then "
     "the most likely arm at each point, the more certain the stronger the colour. In Jupyter the sliders train other networks.",
     live={
         "hidden": range(p.hidden, p.hidden + 40, 8),
@@ -187,7 +187,7 @@ _, _, last, loss_last = at(moments[-1])
 large = [int((v > 0.1 * v[-1]).sum()) for v in (first, last)]
 say(
     """The network has $M = {M}$ weights and {N} examples. At the random start {start} eigenvalues are above a tenth of the
-    largest, after {steps:,} steps {end}. The lowest eigenvalue goes from {low_start:.2g} to {low_end:.2g}. {word}""",
+    largest, and {end} after {steps:,} steps. The lowest eigenvalue goes from {low_start:.2g} to {low_end:.2g}. {word}""",
     M=len(last),
     N=p.examples,
     steps=p.iterations,
@@ -195,7 +195,7 @@ say(
     end=large[1],
     low_start=first[0],
     low_end=last[0],
-    word="The loss bends in a few directions only, and along all others it is nearly flat."
+    word="At the end the loss bends in a few directions only, and along all others it is nearly flat."
     if learnt(loss_last, 3)
     else "The network has not learnt yet: its loss is above a tenth of that of a guess.",
 )
@@ -291,7 +291,7 @@ ranks = {"xlim": (0.7, 1e5), "ylim": (1e-9, 10)}
 flatness = figures.panel("1  flat", **third, **ranks)
 for v in ends[:1]:
     figures.ranked(flatness, v)
-fading = figures.panel("2  a sum", "step (0 at 0.5)", "second over first", **third)
+fading = figures.panel("2  a sum", "step (0 at 0.5)", "norm of second / first", **third)  # fmt: skip
 fading.loglog(np.maximum(moments, 0.5), ratio, "o-", color=figures.COLORS["R"])
 wide = figures.panel("4  width", **third, **ranks)
 for h, color in ((10, figures.SERIES[1]), (70, figures.SERIES[0])):
@@ -301,13 +301,13 @@ entries = list(zip(*wide.get_legend_handles_labels()))
 _ = wide.legend(*zip(*[e for e in entries if "neg" not in e[1]]), loc="lower left")
 
 # %% tags=["end"]
-leading = figures.panel("3  clusters", "rank", "over the largest", **third)
+leading = figures.panel("3  clusters", "rank", "eigenvalue / largest", **third)
 for (k, runs), color in zip(clusters.items(), figures.SERIES):
     for v in runs[:1]:
         rank = 1 + np.arange(len(v))
         leading.loglog(rank, v / v[0], "o", label=f"k = {k}", color=color)
     leading.axvline(k + 0.5, 0.4, 1, color=color, ls=":")
-valley = figures.panel("5  one valley", "on the line", "loss", **third)
+valley = figures.panel("5  one valley", "position on the line", "loss", **third)
 for i, (v, t) in enumerate(zip(*line, strict=True)):
     ends_at = np.isin(t, (0, 1))
     valley.semilogy(t, v, color=figures.COLORS["H"])
@@ -315,7 +315,7 @@ for i, (v, t) in enumerate(zip(*line, strict=True)):
     valley.plot(t[ends_at], v[ends_at], "o", color=figures.COLORS["G"], label=name)
 
 # %% tags=["hide-input"]
-counted = figures.panel("new: nine a unit", "hidden units", "negative", **third)
+counted = figures.panel("new: nine a unit", "hidden units", "negative eigenvalues", **third)  # fmt: skip
 for h, runs in widths.items():
     counts = [(v < -1e-10).sum() for v in runs]
     counted.plot([h] * len(runs), counts, "o", color=figures.COLORS["H"])
@@ -339,7 +339,7 @@ figures.figure(
 # %% [markdown]
 # ## What the paper did not know
 
-# %% tags=["hide-input"]
+# %% tags=["end"]
 of = lambda name: [
     (one["parameters"], published_result(one)) for one in published_labels(name)
 ]
@@ -390,7 +390,7 @@ say(
     above=int((ridge.values > 1.25).sum()),
 )
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "end"]
 check("the loss has fallen", loss_last < loss_first)
 check("the network has learnt", learnt(loss_last, 3), otherwise="no")
 gap = np.abs(np.trace(at(moments[-1])[1]) - last.sum()) / np.abs(last).sum()
@@ -400,7 +400,8 @@ check("the eigenvalues add up to the trace within 1e-12", gap, below=1e-12)
 # ## Go on
 #
 # Read [the preface](../book/preface.md) on how to use this book, or begin with [Chapter 1](01_spectrum.ipynb). Symbols are under
-# [notation](../book/notation.md), terms in the [glossary](../book/glossary.md).
+# [notation](../book/notation.md), terms in the [glossary](../book/glossary.md). To run this page with other
+# [parameters](../book/parameters.md):
 #
 # ```bash
 # papermill notebooks/00_tour.ipynb out.ipynb -p hidden 40 -p seed 1

@@ -584,12 +584,12 @@ def batch_moved(batch, step_size, seed=p.seed):
 
 
 # %% tags=["hide-input"]
-sliders = {"batch": [50, 200], "step_size": [0.05, 0.1]} if p.scale == "smoke" else {"batch": [5, 20, 100], "step_size": [0.05, 0.1, 0.15]}  # fmt: skip
+sliders = {"batch": [50, 200], "step_size": [0.05, 0.1]} if p.scale == "smoke" else {"batch": [5, 20, 100], "step_size": [0.05, 0.15]}  # fmt: skip
 explore(
     batch_moved, sliders, name="fig_explore_batch",
     alt="The thirty largest eigenvalues by rank on a logarithmic axis, with a dashed line at 2 over the step size.",
     caption="Leading eigenvalues at the end of a small run. Dashed: $2/\\eta$.",
-    start={"batch": sliders["batch"][1], "step_size": 0.1},
+    start={"batch": sliders["batch"][1], "step_size": sliders["step_size"][-1]},
     live={"batch": [2, 5, 10, 20, 50, 100, 200], "step_size": [0.01, 0.02, 0.05, 0.1, 0.15, 0.2], "seed": range(p.seed, p.seed + 10)},
 )  # fmt: skip
 

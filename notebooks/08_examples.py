@@ -112,9 +112,11 @@ def predicted(means, ratio, weight=0.01):
 
 
 # %% [markdown]
+# ## Figure 10 again
+#
 # `predicted` does the same for any number of blobs. It places an outlier at $\bar c\,\psi(1 + s/\bar c)$ for each eigenvalue $s$ of the small matrix
 # $\sqrt{\pi_k c_k \pi_l c_l}\,\langle \mu_k, \mu_l\rangle$, with $c_k$ taken at the centre of blob $k$. The paper does not give the sizes behind Figure 10. We read them off its numbers, with $\lambda =
-# \frac{25}{6} d$: $N = $ 100, 100 and 1,000.
+# \frac{25}{6} d$, which gives $d = 109$, 197 and 22; rounded, $d = $ 100, 200 and 20, and so $N = $ 100, 100 and 1,000.
 
 # %%
 PAPER = {1.0: (100, 100, 454.4), 2.0: (100, 200, 819.5), 0.02: (1000, 20, 92.7)}
@@ -160,8 +162,8 @@ if share < 0.5:  # the c of one of the samples are small
     saturated = f" With weights of {p.weight:g} many logits are saturated: in one of the samples the mean of $4c_n$, which is 1 at weights of zero, falls to {written(share)}. "
     saturated += "There a few points carry the Hessian, and neither the law nor the prediction applies: both need nearly constant $c_n$."
 say(
-    """**Reading.** With one centred blob the spectrum is {far:.3f} from its Marchenko-Pastur law at most (Kolmogorov-Smirnov distance). With two, the largest eigenvalues are {one:.1f}, {two:.1f} and
-    {three:.1f} (paper: 454.4, 819.5, 92.7). The centres alone predict {guess_one:.1f}, {guess_two:.1f} and {guess_three:.1f}. A blob that is not centred has an outlier
+    """**Reading.** With one centred blob the spectrum is {far:.3f} from its Marchenko-Pastur law at most (Kolmogorov-Smirnov distance). With two, the largest eigenvalues are {one:.0f}, {two:.0f} and
+    {three:.0f} (paper: 454.4, 819.5, 92.7) for this one draw of the centres; over draws they vary by about $1.18/\\sqrt d$ of their size, 12, 8 and 26 %. The centres alone predict {guess_one:.0f}, {guess_two:.0f} and {guess_three:.0f}. A blob that is not centred has an outlier
     of its own: {raw:.3g} at $\\alpha = 1$, predicted {guess_raw:.3g}.{saturated}""",
     saturated=saturated,
     far=max(far),
@@ -175,7 +177,7 @@ say(
 # ## How far apart must two clusters be?
 #
 # An outlier needs a spike beyond the threshold, $\|\Delta\|^2/4 > \sqrt\alpha$. So two centred blobs are seen in the Hessian only if their distance is above
-# $2\alpha^{1/4}$ standard deviations: with more parameters than examples, clusters must be farther apart. Move the sliders.
+# $2\alpha^{1/4}$ standard deviations: the more parameters for each example, the farther apart they must be. Move the sliders.
 
 
 # %%
@@ -312,8 +314,8 @@ say(
     """**Reading.** The stored draws {word}. With the sigmoid unit and 100, 100 and 1,000 examples, {s1:.0f}, {s2:.0f} and {s3:.0f} % of the draws of the centres lie below the paper's three numbers. With the tanh
     unit and a quarter of these sizes it is {t1:.0f}, {t2:.0f} and {t3:.0f} %. One formula explains all three numbers with either choice.
 
-    Standardised blobs of these sizes have far smaller outliers. But six times as many dimensions make up for it with the tanh unit: {wide:.0f} for 600 examples in 600 dimensions. Centred blobs are the simplest choice that agrees with
-    both panels of the figure: blobs that are not centred have two outliers, and a single one has one.
+    Standardised blobs of these sizes have far smaller outliers. But six times as many dimensions make up for it with the tanh unit: {wide:.0f} for 600 examples in 600 dimensions (paper: 454.4). Centred blobs are the simplest choice that agrees with
+    both panels of the figure, which show no outlier for one blob and one for two: not centred, one blob has one outlier, and two have two.
 
     From the centres of each draw, raw or centred, the largest eigenvalue is predicted to {error:.1f} % in the worst of all stored draws.""",
     word="rule out one of the two units" if out else "do not tell the units apart",
@@ -362,7 +364,7 @@ if len(single) == len(grid):
     factors = [np.exp(logs[sizes == n].mean()) for n in (100, 200, 400)]
 say(
     """**Reading.** In the stored runs, with all weights 0.01, the distance of one blob from the law is {first:.2f}, {second:.2f} and {third:.2f} times that of white data, for 100, 200 and 400 examples
-    (geometric means over three ratios).""",
+    (geometric means over three ratios). So one blob is about as close to the law as white data.""",
     **dict(zip(["first", "second", "third"], factors)),
 )
 
@@ -370,7 +372,7 @@ say(
 # ### When the weights are not small
 #
 # Example 1 calls $c(w, x)$ a positive constant. It is constant only near $w = 0$. For larger weights the $c_n$ differ from example to example, and the bulk of $\frac1N
-# \sum_n c_n x_n x_n^\top$ has another law. Its nonzero eigenvalues are those of the $N \times N$ matrix $\frac1N C^{1/2} X^\top X C^{1/2}$: a sample covariance again,
+# \sum_n c_n x_n x_n^\top$ has another law. Its nonzero eigenvalues are those of the $N \times N$ matrix $\frac1N D^{1/2} X^\top X D^{1/2}$ with $D = \operatorname{diag}(c_n)$: a sample covariance again,
 # with examples and parameters exchanged and the $c_n$ as population. (This is a statement on the bulk. The $c_n$ depend on $\langle w, x_n\rangle$, which can make an
 # outlier along $w$.)
 
@@ -452,13 +454,13 @@ for c, found in here.items():
     shares = written(logits / whole, ".0e"), f"{probability / whole:.2f}"
     rows.append([c, (c - 1) ** 2, int(found["outliers"]), over, *shares])
 head = ["C", "$(C-1)^2$", "outliers here", "over the stored runs"]
-head += ["norm of the second term over that of $H$, logits as outputs", "the same, probability as output"]
+head += [r"$\|R\|/\|H\|$, logits", r"$\|R\|/\|H\|$, probability"]
 figures.table(head, rows)
 say(
-    """**Reading.** Outliers are the eigenvalues above twice the edge of the bulk. One outlier is the number for two classes; with three and five classes this page has {three} and {five}.
+    """**Reading.** Outliers are the eigenvalues above twice the edge of the bulk. There is one with two classes, and on this page there are {three} with three and {five} with five.
 
     Example 2 takes the probability $f = p_y$ as the one output. In that reading the second term is not zero for more than two classes (last column), while with the logits as outputs it is zero.
-    With two classes the Hessian's largest eigenvalue is again about $\\frac{25}{6}M$ ($M = 2d$), so that the paper's numbers do not tell whether it computed logistic or softmax regression either.""",
+    With two classes the Hessian's largest eigenvalue is again about $\\frac{25}{6}M$ ($M = 2d$), so the paper's numbers do not tell whether it computed logistic or softmax regression.""",
     three=int(here[3]["outliers"]),
     five=int(here[5]["outliers"]),
 )
@@ -467,7 +469,7 @@ say(
 # ## In a network: how many outliers
 #
 # The outputs of a network are not linear in its weights, and its probabilities differ from example to example. How many outliers then? A
-# network 100-30-30-$k$ learns $k$ clusters at equal distances, in standard deviations of a cluster. We stop where the training loss
+# network 100-30-30-$k$ learns $k$ clusters at equal distances, measured in standard deviations of a cluster. We stop where the training loss
 # has fallen to 0.3, 0.1 and 0.01 of that of a guess, $\ln k$, and count by the ratio rule ([Chapter 3](03_data.ipynb)) in $H$, in $G$ and in
 # the second term $R = H - G$.
 #
@@ -532,50 +534,54 @@ def counts_of(level, **where):
 # %% tags=["hide-input"]
 drawn = []
 for i, share in enumerate(LEVELS):
-    axes = {"xscale": "log", "ylim": (-6, 16), "size": figures.THIRD}
-    ax = figures.panel(f"at {share:g} of the loss of a guess", "distance of the centres", "outliers of G, less k", **axes)
+    axes = {"xscale": "log", "size": figures.THIRD}
+    ax = figures.panel(f"at {share:g} of the loss of a guess", "distance, in deviations", "outliers of G, less k", **axes)
     for shift, (k, color) in enumerate(zip(CLASSES, [*figures.SERIES, figures.GREYS[0]])) if outliers else ():
         many = [counts_of(i, classes=k, separation=s) for s in DISTANCES]
         ours, theirs = np.transpose([np.median(m[:, (1, 3)], 0) - k if len(m) else (np.nan, np.nan) for m in many])
-        ax.plot(DISTANCES, ours + 0.15 * (shift - 2), "o-", color=color, label=f"k = {k}")
-        ax.plot(DISTANCES, theirs + 0.15 * (shift - 2), ":", color=color, lw=1.5)
-    ax.set(xticks=DISTANCES, xticklabels=[f"{s:g}" for s in DISTANCES])
+        ax.plot(DISTANCES, ours + 0.1 * (shift - 2), ".-", lw=1, color=color, label=f"k = {k}")
+        ax.plot(DISTANCES, theirs + 0.1 * (shift - 2), "o", ms=8, mfc="none", color=color)
+    ax.set_yscale("symlog", linthresh=3)
+    ax.set(xticks=DISTANCES, xticklabels=[f"{s:g}" for s in DISTANCES], ylim=(-15, 30))
+    ax.set(yticks=(marks := [-10, -5, -2, -1, 0, 1, 2, 5, 15]), yticklabels=[f"{v:g}".replace("-", "−") for v in marks])
     ax.minorticks_off()
     drawn.append(ax)
 if outliers:
-    drawn[0].legend(fontsize=7, ncol=2)
+    drawn[0].legend(ncol=2, loc="upper left")
 figures.figure(
     "fig_map", *drawn,
-    caption="Outliers of $G$ by the ratio rule less the number of clusters, against the distance of the centres, at three training losses: medians over stored "
-    "runs, shifted by up to 0.3 so that equal ones can be told apart. Dotted: as many as the class means predict.",
-    alt="Three panels, for three training losses: the number of outliers of G less k against the distance of the centres from 4 to 64, one line for each number of clusters, and a dotted line for the prediction.",
+    caption="Outliers of $G$ by the ratio rule less the number of clusters, against the distance of the centres in standard deviations of a cluster, at three training losses: medians over stored "
+    "runs, shifted by up to 0.2 so that equal ones can be told apart; the axis is logarithmic beyond 3. Rings: as many as the class means predict.",
+    alt="Three panels, for three training losses: the number of outliers of G less k against the distance of the centres from 4 to 64, one line for each number of clusters, and rings for the prediction.",
 )
 
 # %% tags=["hide-input"]
 medians = lambda m: ", ".join(f"{v:g}" for v in np.median(m, 0)) if len(m) else "not run"
 rows = [[k, f"{s:g}", *(medians(counts_of(i, classes=k, separation=s)) for i in range(3))] for k in CLASSES for s in DISTANCES]
 names = [f"loss {share:g} of a guess" for share in LEVELS]
-figures.table(["$k$", "distance", *names], rows, fold="Outliers of H, of G and of R, and as many as the class means predict: medians")
+figures.table(["$k$", "distance", *names], rows, fold="Table: median numbers of outliers of H, of G, of R, and as predicted by the class means")
 
 # %% tags=["hide-input"]
 every = np.concatenate([counts_of(i, classes=k) - k for i in range(3) for k in CLASSES])  # each count, less k
 threes, foretold = np.concatenate([counts_of(i, classes=3)[:, [1, 3]] for i in range(3)]).T
 pairs_of = np.concatenate([[(k, n) for n in counts_of(i, classes=k)[:, 1]] for i in range(3) for k in CLASSES]) if outliers else np.zeros((0, 2))
 odd = [(k, n) for k, n in pairs_of if n not in (k, k - 1)]
-kinds = {"other": odd, "first": [n for k, n in odd if n == 1], "early": [n for k, n in odd if 1 < n < k - 1], "late": [n for k, n in odd if n > k and (k, n) != (3, 6)]}
+kinds = {"other": odd, "first": [n for k, n in odd if n == 1], "early": [n for k, n in odd if 1 < n < k - 1], "late": [n for k, n in odd if n > k and (k, n) not in ((3, 6), (5, 20))]}
 told = {key: len(found) if outliers else None for key, found in kinds.items()}
 share_of = lambda hits: Estimate([100 * np.mean(hits)] if len(every) else [], outliers.name)
-ends = ", ".join(f"{counted(mine, i)[1]} at {f:g}" for i, f in enumerate(LEVELS[: len(mine["G"])]))
+ends = ", ".join(f"{counted(mine, i)[1]} outliers of $G$ at {f:g}" for i, f in enumerate(LEVELS[: len(mine["G"])]))
+twenty = sum((k, n) == (5, 20) for k, n in pairs_of) if len(pairs_of) else None
 say(
-    """**This run**, of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts, in $G$, {ends} of the loss of a guess.
+    """**This run** is of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts {ends} of the loss of a guess.
 
     **Stored runs.** $G$ has $k$ outliers in {full:.0f} % and $k - 1$ in {less:.0f} % of all networks and losses. In {same:.0f} % of them the class means predict its number to within one. $H$
     has as many outliers as $G$, within one, in {both:.0f} %.
 
-    Of the {other} other counts of $G$ {six} are one case: with three clusters it has six outliers, in {six} of {threes} counts, all at a distance of 8 and more. Six is $k(k-1)$, the number of classes times wrong labels
-    ([Chapter 10](10_after.ipynb)), but there the means have their own largest gap after {means} in {means_in}. Of the rest {first} stop after the first eigenvalue, {early} at another gap before $k - 1$, and {late} at a later one.""",
-    **told, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
-    means=3, means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=ends or "none reached, 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
+    Of the {other} other counts of $G$ many are $k(k-1)$, the number of classes times wrong labels ([Chapter 10](10_after.ipynb)): six with three clusters, in {six} of {threes} counts, all at a distance of 8 and more, and twenty
+    with five clusters in {twenty}. The class means do not foretell the six: in {means_in} of these counts their own largest gap is after rank 3. Of the rest, {first} stop after the first eigenvalue (the low points of the figure), {early} at another gap
+    before $k - 1$, and {late} at a later one.""",
+    **told, twenty=twenty, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
+    means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=ends or "nothing, since it has not reached 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),
 )
 

@@ -81,8 +81,8 @@ this_run(p)
 #
 # The theory for correlated data is older than the paper. [Silverstein 1995, Bai and Yao 2012](../book/references.md) give the bulk and the places of outliers,
 # [Lee and Schnelli 2016, Knowles and Yin 2017](../book/references.md) the fluctuations. The tool is a function of a complex number $z$, the *Stieltjes transform*
-# $m(z) = \frac1N \sum_i \frac{1}{\lambda_i - z}$. The $\lambda_i$ are the eigenvalues of the $N \times N$ matrix $\frac1N X^\top \Sigma X$, which has the same nonzero
-# eigenvalues as $G$. The transform holds the whole spectrum: its imaginary part just above the real axis, divided by $\pi$, is the density of the eigenvalues. For large
+# $m(z) = \frac1N \sum_i \frac{1}{\lambda_i - z}$. The $\lambda_i$ are the eigenvalues of the $N \times N$ matrix $\frac1N X^\top \Sigma X$, with independent entries of variance one in the $M \times N$ matrix $X$; it has the
+# same nonzero eigenvalues as $G = \frac1N \Sigma^{1/2} X X^\top \Sigma^{1/2}$. The transform holds the whole spectrum: its imaginary part just above the real axis, divided by $\pi$, is the density of the eigenvalues. For large
 # $M$ and $N$ it solves Silverstein's equation,
 #
 # $$
@@ -198,7 +198,7 @@ NAMES = [
 NAMES = dict(zip(LAWS, [*NAMES, "law of Σ, N", "law of Σ, N(C − 1)"]))
 
 # %% [markdown]
-# We compare the bulk, without its $C$ largest eigenvalues, with three Marchenko-Pastur laws: those for $N$ and for $N(C-1)$ columns with the variance of the bulk, and the
+# We compare the bulk, without its $C$ largest eigenvalues, by the Kolmogorov-Smirnov distance ([Chapter 7](07_random_matrix.ipynb)) with three Marchenko-Pastur laws: those for $N$ and for $N(C-1)$ columns with the variance of the bulk, and the
 # nearest one of all, whose ratio and variance are fitted. The law of $\Sigma$ has no parameter to fit.
 
 # %% tags=["hide-input"]
@@ -211,7 +211,8 @@ for name, (spectra, _) in zip(("start", "end"), both):
     )
     lines = {"best MP": "start", "Sigma, N": "theory", "Sigma, N(C - 1)": "R"}
     for key, color in lines.items():
-        style = {"color": figures.COLORS[color], "label": NAMES[key]}
+        dashes = "--" if key == "Sigma, N" else "-"
+        style = {"color": figures.COLORS[color], "label": NAMES[key], "ls": dashes}
         above = c if key == "best MP" else 0
         figures.law_ranks(ax, spectra["laws"][key][0], m, top, above, **style)
     ax.axvline(c - 0.5, 0.45, 1, color=figures.INK, ls=":", lw=1)
@@ -220,7 +221,7 @@ for name, (spectra, _) in zip(("start", "end"), both):
 figures.figure(
     "fig_real",
     *panels,
-    caption=f"$G$ of the network on {n:,} digits, and three laws for it, the nearest Marchenko-Pastur law for the bulk alone. The dotted line is after rank $C - 1$.",
+    caption=f"$G$ of the network on {n:,} digits, the nearest Marchenko-Pastur law (for the bulk alone) and two laws of $\\Sigma$. The dotted line is after rank $C - 1$.",
     alt="Eigenvalues of the first term by rank on logarithmic axes, at the start and at the end of training, with the nearest Marchenko-Pastur law "
     "and two laws computed from the population covariance.",
 )
@@ -245,7 +246,7 @@ numbers = {"loss": loss, "word": word, "mp_start": start[0][2], "mp_end": end[0]
 numbers |= {"law_start": start[0][4], "law_end": end[0][4], "law_fresh": end[1][4]}
 say(
     """**Reading.** At the start the bulk has a distance of {mp_start:.3f} from the nearest Marchenko-Pastur law, and the whole spectrum has a distance of {law_start:.3f} from the law of $\\Sigma$ with $N(C-1)$ columns. After {steps}, at a training loss of {loss:.3g}
-    ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}. With $N$ columns the distances on training digits are {n_start:.3f} and {n_end:.3f}. The verdicts on the law itself take $N(C-1)$; a further one compares the two.""",
+    ({word}), these distances are {mp_end:.3f} and {law_end:.3f} for the training digits. For fresh digits the second one is {law_fresh:.3f}. With $N$ columns the distances on training digits are {n_start:.3f} and {n_end:.3f}. On the logarithmic axes of the figure a law of $\\Sigma$ and the spectrum look alike; the distance is between cumulative shares. The verdicts on the law use $N(C-1)$ columns, and a separate one compares the two choices.""",
     steps=f"{p.iterations:,} steps" if p.iterations > 1 else "one step", **numbers, n_start=start[0][3], n_end=end[0][3],
 )  # fmt: skip
 
@@ -310,7 +311,7 @@ def draw_leading(ax, found):
     ends = np.exp(centre - wide), np.exp(centre + wide)
     ax.fill_between(rank, *ends, alpha=0.25, lw=0, label="normal columns", **theory)
     place = np.where(found["slope"] > 0.3, found["psi"], np.nan) / top[-1]
-    ax.plot(rank, place, "_", label="ψ", **theory)
+    ax.plot(rank, place, "_", label="ψ", ms=9, mew=1.8, color=figures.INK, zorder=5)
     ax.plot(rank, top[1] / top[-1], "o", color=figures.COLORS["G"], label="G")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.6 * (high - low))  # room for the legend
@@ -363,23 +364,15 @@ def rms(runs, i, sample):
 
 # %% tags=["hide-input"]
 off = [np.sqrt((deviations(f, 1) ** 2).mean()) for f in here]
-numbers = {
-    "off_start": off[0],
-    "off_end": off[1],
-    "start": over_null(plugged, 0, 0),
-}
-numbers |= {
-    "end": over_null(plugged, 1, 1),
-    "start_few": over_null(plugged, 0, 0, "few"),
-}
-numbers |= {
-    "end_few": over_null(plugged, 1, 1, "few"),
-    "z_start": rms(plugged, 0, 0),
-}
+tails = [(f["top"][1] / f["top"][-1])[-10:].mean() for f in here]
+numbers = {"off_start": off[0], "off_end": off[1], "tail_start": tails[0], "tail_end": tails[1]}  # fmt: skip
+numbers |= {"start": over_null(plugged, 0, 0), "end": over_null(plugged, 1, 1)}
+numbers |= {"start_few": over_null(plugged, 0, 0, "few"), "end_few": over_null(plugged, 1, 1, "few")}  # fmt: skip
+numbers |= {"z_start": rms(plugged, 0, 0)}
 say(
-    """**Reading.** On this page the $C(C-1)$ leading eigenvalues of fresh digits deviate from those of the null by {off_start:.1f} standard deviations at the start and by {off_end:.1f} at the end (root mean square). Normal columns would give about 1.
+    """**Reading.** On this page the $C(C-1)$ leading eigenvalues of fresh digits deviate from those of the null by {off_start:.1f} standard deviations at the start and by {off_end:.1f} at the end (root mean square), where normal columns would give about 1. The last ten of them are {tail_start:.2f} and {tail_end:.2f} times those of $\\Sigma$ (means).
 
-    In the stored runs ({n} digits) the distance from the law of $\\Sigma$ with $N(C-1)$ columns is {start:.1f} times its null at the start, and {end:.1f} times at the end for fresh digits. With $N$ columns it is {start_few:.1f} and {end_few:.1f} times the null, which is larger there. The distance from the law with $N(C-1)$ columns over that from the law with $N$ is {nearer_start:.2f} at the start and {nearer_end:.2f} at the end. The leading eigenvalues deviate by {z_start:.1f} and
+    In the stored runs ({n} digits) the distance from the law of $\\Sigma$ with $N(C-1)$ columns is {start:.1f} times its null at the start, and {end:.1f} times at the end for fresh digits. With $N$ columns it is {start_few:.1f} and {end_few:.1f} times its own null, which is larger. The distance from the law with $N(C-1)$ columns over that from the law with $N$ is {nearer_start:.2f} at the start and {nearer_end:.2f} at the end. The leading eigenvalues deviate by {z_start:.1f} and
     {z_end:.1f} standard deviations.""",
     n=800, z_end=rms(plugged, 1, 1), nearer_start=nearer(plugged, 0, 0), nearer_end=nearer(plugged, 1, 1), **numbers,
 )  # fmt: skip
@@ -415,7 +408,7 @@ ALT = """Left, the distance from the law of the population over its null against
 at the end, and for one column of each example; right, the share of examples that carry G."""
 both_axes = {"xscale": "log", "yscale": "log"}
 law = figures.panel(
-    "distance from the law of Σ", "N", "over that of normal columns", **both_axes
+    "distance from the law of Σ", "N", "distance / null", **both_axes
 )
 weight = figures.panel(
     "weight of the examples", "N", "effective number over N", **both_axes
@@ -423,7 +416,9 @@ weight = figures.panel(
 for ax, curves in ((law, far), (weight, share)) if few else ():
     for color, (name, runs) in zip(figures.SERIES, curves.items()):
         figures.band(ax, SIZES, np.array(runs).T, color, name, marker="o")
-    ax.legend()
+    low, high = ax.get_ylim()
+    ax.set_ylim(low * (low / high) ** 0.5, high)  # room for the legend
+    ax.legend(loc="lower left")
 figures.figure(
     "fig_when",
     law,
@@ -493,7 +488,8 @@ def class_structure(runs, i):
     gap = Estimate(top[:, 0, k - 2] / top[:, 0, k - 1])
     left = Estimate(top[:, 4, : k - 1].sum(1) / top[:, 0, : k - 1].sum(1))
     kept = Estimate(runs.values("eigenvectors")[:, i])
-    return [k - 1, f"{rule:.1f}", f"{gap:.2f}", f"{left:.2f}", f"{kept:.2f}"]
+    counts = [f"{v:.0f}" for v in sorted({rule.low, rule.high})]
+    return [k - 1, " to ".join(counts), f"{gap:.2f}", f"{left:.2f}", f"{kept:.2f}"]
 
 
 rows = []
@@ -502,10 +498,10 @@ for kind in ("digits", "blobs"):
         rows.append([f"{kind}, {name}", *class_structure(nets.where(kind=kind), i)])
 
 # %% tags=["hide-input"]
-head = ["stored networks", "$C - 1$", "outliers of G (largest ratio)"]
+head = ["stored networks", "$C - 1$", "outliers of G (least to most)"]
 head += [r"$\lambda_{C-1} / \lambda_C$", "share left without class means"]
 if rows:
-    figures.table([*head, "overlap with those of Σ, mean squared cosine"], rows)
+    figures.table([*head, "overlap with those of Σ"], rows)
 
 
 # %%
@@ -527,7 +523,7 @@ ranks = np.array([r["ratio_rule"][1] for r in nets.where(kind="blobs").results])
 # %% tags=["hide-input"]
 say(
     """**Reading.** On the digits the largest ratio between successive eigenvalues of $G$ is after rank $C - 1$ in {share_start:.0f} % of the stored runs at the start and in {share_end:.0f} % at the end. Without the class means, a share of {left_start:.2f} of the sum of the $C - 1$
-    largest eigenvalues is left at the start, so the means account for most of the outliers. At the end it is {left_end:.2f}: the variation *within* classes then has large eigenvalues too. On the blobs, with $C = 5$, at the end the largest ratio follows rank 5 in {five} of {blobs} runs and a rank from 17 to 23 in {twenty}, near $C$ and near $C(C-1)$ ([Chapter 10](10_after.ipynb) says why).
+    largest eigenvalues is left at the start, so the means account for most of the outliers. At the end it is {left_end:.2f}: the variation *within* classes then has large eigenvalues too. On the blobs, with $C = 5$, at the end the largest ratio follows rank 5 in {five} of {blobs} runs and a rank from 17 to 23 in {twenty}: $C$, or a rank near $C(C-1)$ ([Chapter 10](10_after.ipynb) says why).
 
     The distance of the bulk from the nearest Marchenko-Pastur law is {mp_start:.0f} times that of white data ($\\Sigma = I$) at the start, and {mp_end:.0f} times at the end. $\\Sigma$ is not the identity with a few spikes: its eigenvalues fall over many decades.""",
     share_start=share[0].mean,
@@ -592,7 +588,7 @@ say(
     """**Reading.** Fitted to all points of a stored run, the exponent is {all_25:.2f} for $\\varphi = 1/4$ and {all_50:.2f} for $1/2$; the prediction is 1.5. Fitted to the points whose index is at most a tenth, for
     which the prediction is made, it is {few_25:.2f} and {few_50:.2f}. The lowest energies are {low_25:.3f} and {low_50:.3f}, where $\\frac12(1 - \\varphi)^2$ is 0.281 and 0.125.
 
-    The lowest energies {lie} the reported value. The prediction is for critical points, and few searches reach one: {true} of the {ends} have brought the norm of the gradient below $10^{-10}$. Its median where they end is {g_25:.1e} and {g_50:.1e}.""",
+    The lowest energies {lie} the reported value. The prediction is for critical points, and few searches reach one: {true} of the {ends} have brought the norm of the gradient below $10^{-10}$. The median norm where they end is {g_25:.1e} and {g_50:.1e}.""",
     all_25=law(0, 0.25), all_50=law(0, 0.5), few_25=law(1, 0.25), few_50=law(1, 0.5), low_25=low(0.25), low_50=low(0.5), lie="lie below" if all(low(r).high < (1 - r) ** 2 / 2 for r in of_ratio) else "do not all lie below",
     true=int(np.sum(np.asarray(ends) < 1e-10)), ends=len(ends) or None, g_25=steep(0.25), g_50=steep(0.5),
 )  # fmt: skip
@@ -626,7 +622,7 @@ check("those of a population of two kinds fail it", far, above=0.03)
 # * $\Sigma$ of the digits is estimated from a few thousand held-out ones. The null includes this error, computed for normal columns.
 # * Sample covariances whose columns differ in weight follow other laws (separable covariances), which need the weights as a second population. We show the effect of the
 #   weights and do not solve that equation.
-# * 'The end' of stored runs is after 3,000 steps. None of the stored networks on digits has a loss below a tenth of that of a guess there (0.23).
+# * 'The end' of stored runs is after 3,000 steps. At that point none of the stored networks on digits has a loss below a tenth of that of a guess (0.23).
 # * Distances are taken over eigenvalues above $10^{-6}$ of the largest.
 # * At the end training examples are fitted better than fresh ones, and so their $G$ is smaller. A theory of independent data does not cover this.
 #
@@ -645,6 +641,4 @@ check("those of a population of two kinds fail it", far, above=0.03)
 
 # %% tags=["hide-input"]
 verdicts("09_population")
-
-# %% tags=["hide-input"]
 foot(p, plugged, mixed, nets, kept)

@@ -95,13 +95,13 @@ def ranks(activation, width, pixels, seed):
 
 # %%
 here = {w: ranks("linear", w, 41, p.seed) for w in p.widths}
-grid = [{"activation": "linear", "width": m, "pixels": 41, "seed": 1} for m
-    in PUBLISHED["m"]]  # fmt: skip
+grid = [{"activation": "linear", "width": m, "pixels": 41, "seed": 1}
+        for m in PUBLISHED["m"]]  # fmt: skip
 linear = Store().sweep("linear_rank", ranks, grid, run=p.scale == "paper")
 exact = lambda r: all(r[f"rank_{k}"] == r[f"formula_{k}"] for k in "HGR")
-as_published = [r[f"rank_{k}"] == dict(zip(PUBLISHED["m"], PUBLISHED[k]))[q["width"]]
-                for q, r in zip(linear.parameters,
-                    linear.results) for k in "HGR"]  # fmt: skip
+theirs = {k: dict(zip(PUBLISHED["m"], PUBLISHED[k])) for k in "HGR"}
+as_published = [r[f"rank_{k}"] == theirs[k][q["width"]] for k in "HGR"
+                for q, r in zip(linear.parameters, linear.results)]  # fmt: skip
 
 
 # %% tags=["hide-input"]
@@ -130,7 +130,7 @@ figures.figure(
 )  # fmt: skip
 say(
     """Of the {count} ranks of this run {agree} equal the formulas. For $m = 4$, with $M = {m4}$, the formulas leave {z4} zeros of $H$ and {g4} of
-    $G$. The paper's $M - N$ is {sagun}, more than either: an example gives $G$ a rank of $C - 1$, not of one.
+    $G$. The paper's $M - N$ is {sagun}, more than either, so as a lower bound it fails here: an example gives $G$ a rank of $C - 1$, not of one.
 
     Of the {stored} ranks of the stored runs (nine widths) {published} equal the published ones.""",
     agree=sum(r[f"rank_{k}"] == r[f"formula_{k}"] for r in here.values() for k in "HGR"), count=3 * len(here), stored=len(as_published) or None,
@@ -144,12 +144,12 @@ say(
 # for rectified and hyperbolic tangent networks (their abstract). The next figure shows the rank found, divided by that of the formula.
 
 # %%
-grid = [{"activation": a, "width": m, "pixels": 41, "seed": s}
-        for a in ("relu", "tanh") for s in range(1, p.seeds + 1) for m in range(4, 25,
-            4)]  # fmt: skip
+WIDTHS = range(4, 25, 4)
+grid = [{"activation": a, "width": m, "pixels": 41, "seed": s} for m in WIDTHS
+        for a in ("relu", "tanh") for s in range(1, p.seeds + 1)]  # fmt: skip
 bent = Store().sweep("activation_rank", ranks, grid, run=p.scale == "paper")
-smooth = [(m, r) for m in range(4, 25, 4) for r
-    in bent.where(activation="tanh", width=m).results]  # fmt: skip
+smooth = [(m, r) for m in WIDTHS
+          for r in bent.where(activation="tanh", width=m).results]  # fmt: skip
 
 
 # %% tags=["hide-input"]
@@ -163,9 +163,9 @@ def over(activation, key, width, name="rank"):
 def draw_bent(ax, key):
     """Rank over the formula's against width, for each activation."""
     for color, activation in zip(figures.SERIES[3:], ("relu", "tanh")):
-        curves = [over(activation, key, m).values for m in range(4, 25, 4)]
+        curves = [over(activation, key, m).values for m in WIDTHS]
         if bent and len({len(c) for c in curves}) == 1:
-            figures.band(ax, range(4, 25, 4), np.transpose(curves), color, activation.replace("relu", "ReLU"), marker="o")  # fmt: skip
+            figures.band(ax, WIDTHS, np.transpose(curves), color, activation.replace("relu", "ReLU"), marker="o")  # fmt: skip
     ax.axhline(1, color=figures.INK, lw=0.8)
     ax.set_yscale("log")
 
@@ -176,7 +176,7 @@ for key in "HGR":
     panels.append(figures.panel(f"${key}$", "units $m$", "rank / formula", figures.THIRD))  # fmt: skip
     draw_bent(panels[-1], key)
 if bent:
-    panels[0].legend(fontsize=7)
+    panels[0].legend()
 figures.figure(
     "fig_bent", *panels,
     caption="Rank of $H$, $G$ and $R$ of ReLU and tanh networks 64-$m$-$m$-10, over the formula for linear ones, at the random start: median and range over the stored runs.",
@@ -228,8 +228,9 @@ def rank_moved(activation, width, pixels=41, seed=p.seed):
 # %% tags=["hide-input"]
 explore(
     rank_moved, {"activation": ["linear", "relu", "tanh"], "width": [4, 8]}, name="fig_explore_rank",
-    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). Rings: negative. In Jupyter you can also choose other widths, the number of pixels and the seed.",
+    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). Rings: negative. At most 120 points are drawn, those above $10^{-20}$. In Jupyter you can also choose other widths, the number of pixels and the seed.",
     alt="Magnitudes of the eigenvalues of H against rank on logarithmic axes, with a dashed line at the rank that the formula gives.",
+    start={"activation": "relu", "width": 8},
     live={"width": [2, 4, 6, 8, 10, 12, 16], "pixels": [10, 20, 30, 41, 64], "seed": range(p.seed, p.seed + 10)},
 )  # fmt: skip
 
@@ -243,11 +244,11 @@ explore(
 
 # %%
 KINDS = {"one": "one output", "random": "ten outputs, any targets",
-    "one-hot": "ten outputs, one-hot"}  # fmt: skip
+         "one-hot": "ten outputs, one-hot"}  # fmt: skip
 counts, few = [10, 20, 30, 40], [10, 30]
 near = {(k, n): at_minimum(k, n, p.seed) for k in KINDS for n in few}
-grid = [{"targets": k, "examples": n, "seed": s} for k in KINDS for n in counts for s
-    in range(p.seeds)]  # fmt: skip
+grid = [{"targets": k, "examples": n, "seed": s}
+        for k in KINDS for n in counts for s in range(p.seeds)]  # fmt: skip
 minima = Store().sweep("nullity", at_minimum, grid, run=p.scale == "paper")
 
 
@@ -259,13 +260,12 @@ def predicted(kind, n, m, hidden=20):
     return m - n * outputs, m - n * outputs + extra
 
 
+stops = list(zip(minima.parameters, minima.results))
 met = [r["zeros"][1] in predicted(q["targets"], q["examples"], r["parameters"])
-       for q, r in zip(minima.parameters,
-           minima.results) if r["loss"] < 1e-24]  # fmt: skip
-fell, reached = (sum(r["loss"] < 1e-24 for r in of) for of
-    in (minima.results, near.values()))  # fmt: skip
-wide = [(r["parameters"] - 10 * q["examples"], r["zeros"][1]) for q, r
-    in zip(minima.parameters, minima.results)
+       for q, r in stops if r["loss"] < 1e-24]  # fmt: skip
+fell, reached = (sum(r["loss"] < 1e-24 for r in of)
+                 for of in (minima.results, near.values()))  # fmt: skip
+wide = [(r["parameters"] - 10 * q["examples"], r["zeros"][1]) for q, r in stops
         if q["targets"] == "one-hot" and q["examples"] > 21]  # fmt: skip
 hit = sum(r["zeros"][1] in predicted(*k, r["parameters"]) for k, r in near.items())
 
@@ -277,12 +277,12 @@ for color, (kind, name) in zip(figures.SERIES, KINDS.items()):
     found = [(q["examples"], r["zeros"]) for q, r in zip(minima.parameters, minima.results) if q["targets"] == kind]  # fmt: skip
     found += [(n, r["zeros"]) for (k, n), r in near.items() if k == kind]
     ax.plot([n for n, _ in found], [v[1] for _, v in found], "o", color=color)
-    ax.plot([n for n, _ in found], [v[0] for _, v in found], "x", color=color)
+    ax.plot([n for n, _ in found], [v[0] for _, v in found], "x", color=figures.INK)
 ax.legend(fontsize=8)
 figures.figure(
     "fig_nullity", ax,
     caption="Zeros of $H$ of tanh networks 49-20-1 ($M = 1{,}021$) and 49-20-10 ($M = 1{,}210$) under squared error: at global minima (dots), as predicted (lines; for one-hot targets the larger of two), and at the random "
-    "start (crosses). This run and stored runs.",
+    "start (crosses, alike for the three kinds: 20 for each direction orthogonal to all inputs, whose number depends on the digits drawn). This run and stored runs.",
     alt=f"Zeros of H against the number of examples, dots on the predicted lines for one output, ten outputs and one-hot targets; this run and {len(minima)} stored ones.",
 )  # fmt: skip
 
@@ -301,9 +301,9 @@ say(
 # %% [markdown]
 # One-hot targets are not in general position: their entries sum to one. The outputs can sum to one on all examples in two ways. Either the activations of all $N$
 # examples lie in one hyperplane, and $H$ has $M - NC$ zeros. Or the output weights sum to zero over the classes. Then the sum of the outputs depends
-# only on the 20 output weights and the bias of each class, so its gradients on the $N$ examples span 21 dimensions and not $N$. For $N > 21$ the matrix $H$ has $N - 21$ more zeros (the third line of the
-# figure). At a random start $R$ is not zero, and the zeros of
-# $H$ are fewer (crosses): the directions orthogonal to all inputs, the bias among them, for each of the 20 units.
+# only on the 20 output weights and the bias of each class, so its gradients on the $N$ examples span 21 dimensions and not $N$. For $N > 21$ the matrix $H$ has $N - 21$ more zeros (the line for
+# one-hot targets). At a random start $R$ is not zero, and the zeros of
+# $H$ are fewer (crosses): for each of the 20 units, the directions of its weights and bias that are orthogonal to all inputs.
 #
 # ## Which zeros have a reason
 #
@@ -342,16 +342,15 @@ def accounted(network, seed):
 
 # %%
 NETWORKS = {"spectrum": "784-4-8-10", "pages": "49-6-10", "under": "49-8-10",
-    "clusters": "100-6-12-5", "size": "784-3-10"}  # fmt: skip
-today = {k: accounted(k, p.seed) for k
-    in (["pages"] if p.scale == "smoke" else ["pages", "under"])}  # fmt: skip
+            "clusters": "100-6-12-5", "size": "784-3-10"}  # fmt: skip
+shown_here = ["pages"] if p.scale == "smoke" else ["pages", "under"]
+today = {k: accounted(k, p.seed) for k in shown_here}
 grid = [{"network": k, "seed": s} for k in NETWORKS for s in range(1, p.seeds + 1)]
 accounts = Store().sweep("account", accounted, grid, run=p.scale == "paper")
 REASONS = ["black", "pairs", "dependent", "scaling", "undone", "shifts", "examples"]
-named = [(f"{NETWORKS[k]}, stored", accounts.where(network=k).results) for k
-    in NETWORKS]  # fmt: skip
-named = [(n, r) for n, r in named if r] + [(f"{NETWORKS[k]}, this run", [r]) for k, r
-    in today.items()]  # fmt: skip
+by_name = {n: accounts.where(network=k).results for k, n in NETWORKS.items()}
+named = [(f"{n}, stored", r) for n, r in by_name.items() if r]
+named += [(f"{NETWORKS[k]}, this run", [r]) for k, r in today.items()]
 
 
 # %%
@@ -366,7 +365,7 @@ def draw_account(ax, moment):
         count = lambda r: 100 * np.asarray(r["counts"])[moment, 1] / r["parameters"]
         at = np.mean([count(r) for r in results])
         ax.plot([at, at], [row - 0.42, row + 0.42], color=figures.INK, lw=1.5)
-    ax.set_yticks(range(len(named)), [n for n, _ in named], fontsize=7)
+    ax.set_yticks(range(len(named)), [n for n, _ in named], fontsize=8)
     ax.set_xlim(0, 100)
     ax.invert_yaxis()
 
@@ -375,9 +374,11 @@ def draw_account(ax, moment):
 panels = [figures.panel(n, "zeros of $G$, % of $M$", "") for n in ("start", "end")]
 for i, ax in enumerate(panels):
     draw_account(ax, i)
-for color, name in zip([*figures.SERIES, figures.GREYS[0]], REASONS):
-    panels[1].bar(0, 0, color=color, label=name)
-panels[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.2), ncol=3)
+shades = [*figures.SERIES, figures.GREYS[0]]
+for i, (color, name) in enumerate(zip(shades, REASONS)):
+    panels[i > 3].bar(0, 0, color=color, label=name)
+for ax in panels:  # half of the names below each
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.2), ncol=2)
 figures.figure(
     "fig_account", *panels,
     caption="Zeros of $G$ by reason (bars; means over the runs) and as counted with equal weights (upright lines at the ends), in small networks like those of Chapters 1 to 4.",
@@ -388,8 +389,8 @@ figures.figure(
 # %%
 def differences(runs, key):
     """Counted less explained zeros, and what fitting adds, at start and end."""
-    rows = [(np.asarray(r[f"counts{key}"]), np.sum(r[f"reasons{key}"], 1)) for r
-        in runs]  # fmt: skip
+    counts = (np.asarray(r[f"counts{key}"]) for r in runs)
+    rows = list(zip(counts, (np.sum(r[f"reasons{key}"], 1) for r in runs)))
     return np.array([[c[i, 1] - e[i] for c, e in rows for i in (0, 1)],
                      [c[i, 0] - c[i, 1] for c, e in rows for i in (0, 1)]])  # fmt: skip
 
@@ -422,10 +423,10 @@ say(
 
     **Stored runs.** With one hidden layer the sum equals the count with equal weights in {one} of {one_all} cases (networks, seeds, start and end). With two it does so in {two} of
     {two_all}, and up to {most} zeros are missing: changes of several units at once that the next layers undo and that no single unit explains. Over all
-    networks the reasons explain {total} % of the zeros (least and most). The number of examples explains {by_examples} of them, since an example has rank $C - 1$. Fitting adds up to {extra:,} zeros at the end.
+    networks the reasons explain {total} % of the zeros (least and most of the runs, start and end together). The number of examples explains {by_examples} beyond the others: the rank that these leave is below $N(C-1)$. Fitting adds up to {extra:,} zeros at the end.
 
     For $H$ only the reasons that hold at second order count: black pixels, pairs, dependent inputs of the first layer, and shifts (`structural_zeros`). They explain
-    {total_H} % of its zeros in the stored runs (least and most of the networks), and fitting adds up to {extra_H:,}. Scaling does not count: it moves the weights along a bent curve of equal loss. Along
+    {total_H} % of its zeros in the stored runs (least and most, likewise), and fitting adds up to {extra_H:,}. Scaling does not count: it moves the weights along a bent curve of equal loss. Along
     the tangent of that curve $H$ is zero only if the gradient in the unit's weights is zero.""",
     by_examples=sum(int(np.asarray(r["reasons"])[:, -1].sum()) for r in accounts.results) or "none",
     worst=f"at most {left[0].max():.0f} zeros" if left[0].max() else "no zero", faded=int(left[1].max()), one=int(single[0]), one_all=single[1] or None,
@@ -479,8 +480,8 @@ def readings(data, activation, examples, iterations, seed):
 now = readings("digits", "relu", p.examples, p.iterations, p.seed)
 three = [("digits", "relu"), ("digits", "tanh"), ("clusters", "relu")]
 grid = [{"data": d, "activation": a, "examples": 300, "iterations": 3000, "seed": s}
-        for (d, a), n in zip(three, (2 * p.seeds, 1, p.seeds)) for s in range(1, n +
-            1)]  # fmt: skip
+        for (d, a), n in zip(three, (2 * p.seeds, 1, p.seeds))
+        for s in range(1, n + 1)]  # fmt: skip
 read = Store().sweep("readings", readings, grid, run=p.scale == "paper")
 relu, tanh, clusters = (read.where(data=d, activation=a).results for d, a in three)
 
@@ -489,20 +490,20 @@ relu, tanh, clusters = (read.where(data=d, activation=a).results for d, a in thr
 def draw_parts(ax, runs):
     """Leading eigenvalues of G and of its two parts at the end of training."""
     names = {"G": ("G", "all of G"), "true": ("end", "true class against the rest"),
-        "rest": ("theory", "within the rest")}  # fmt: skip
+             "rest": ("theory", "within the rest")}  # fmt: skip
     for k, (color, label) in names.items():
         top = np.array([r[f"top_{k}"][-1] for r in runs])
         top = top / np.array([r["norm_G"][-1] for r in runs])[:, None]
         rank = np.arange(1, top.shape[1] + 1)
         seen = np.median(top, 0) > 1e-8
-        figures.band(ax, rank[seen], top[:, seen].clip(1e-9), figures.COLORS[color],
-            label)  # fmt: skip
-    ax.legend(fontsize=7, loc="lower left")
+        color = figures.COLORS[color]
+        figures.band(ax, rank[seen], top[:, seen].clip(1e-9), color, label)
+    ax.legend(fontsize=8, loc="lower left")
 
 
 # %% tags=["hide-input"]
 shares = figures.panel("true class against the rest", "iteration", "share of the trace of $G$", xscale="log", ylim=(0, 1))  # fmt: skip
-for color, name, runs in ((figures.SERIES[0], "digits, stored", relu), (figures.SERIES[1], "clusters, stored", clusters)):  # fmt: skip
+for color, name, runs in ((figures.SERIES[2], "digits, stored", relu), (figures.SERIES[3], "clusters, stored", clusters)):  # fmt: skip
     if runs:
         figures.band(shares, np.maximum(runs[0]["iterations"], 1), [r["share"] for r in runs], color, name, marker="o")  # fmt: skip
 shares.plot(np.maximum(now["iterations"], 1), now["share"], "x--", color=figures.INK, label="digits, this run")  # fmt: skip
@@ -511,7 +512,7 @@ axes = {"xlabel": "rank from the largest", "ylabel": "eigenvalue / largest of $G
 spectra = figures.here_and_stored(draw_parts, [now], relu, "digits, this run, end", "digits, stored, end", **axes)  # fmt: skip
 figures.figure(
     "fig_reading", shares, *spectra,
-    caption="The two parts of $G$. First panel: the share of the trace along training (iteration 0 is drawn at 1, since the axis is logarithmic). The others: leading eigenvalues at the end.",
+    caption="The two parts of $G$. First panel: the share of the trace along training (iteration 0 is drawn at 1, since the axis is logarithmic). The others: leading eigenvalues at the end. Of stored runs median and range.",
     alt=f"Share of the trace of G that the true class against the rest carries along training, {now['share'][0]:.2f} to {now['share'][-1]:.2f} in this run; and leading "
     "eigenvalues of G and of both parts at the end on logarithmic axes.",
 )  # fmt: skip
@@ -549,12 +550,12 @@ say(
 GOE, POISSON = 0.5307, 2 * np.log(2) - 1
 draw = np.random.default_rng(p.seed)
 gaussian = [draw.standard_normal((300, 300)) for _ in range(10)]
-null = Estimate(spacing_ratios(np.linalg.eigvalsh(a + a.T)).mean() for a
-    in gaussian)  # fmt: skip
-spacing = lambda runs, k, i: Estimate([r[f"spacing_{k}"][i] for r in runs],
-    "`readings`")  # fmt: skip
-cases = [("digits, ReLU", relu), ("digits, tanh, one run", tanh),
-    ("clusters, ReLU", clusters)]  # fmt: skip
+spectra_of = (np.linalg.eigvalsh(a + a.T) for a in gaussian)
+null = Estimate(spacing_ratios(values).mean() for values in spectra_of)
+of_runs = lambda runs, key, i: Estimate([r[key][i] for r in runs], "`readings`")
+spacing = lambda runs, k, i: of_runs(runs, f"spacing_{k}", i)
+cases = [("digits, ReLU", relu), ("digits, tanh, one run", tanh)]
+cases += [("clusters, ReLU", clusters)]
 
 # %% tags=["hide-input"]
 ax = figures.panel("", "", "mean ratio of neighbouring spacings")
@@ -563,7 +564,7 @@ for i, (name, runs) in enumerate([*cases, ("this run", [now])]):
         e = spacing(runs, k, moment)
         if e:
             low, high = e.interval if e.count > 1 else (e.mean, e.mean)
-            style = {"color": figures.COLORS[k], "marker": "os"[j % 2], "capsize": 3, "markerfacecolor": "none" if moment == 0 else figures.COLORS[k]}  # fmt: skip
+            style = {"color": figures.COLORS[k], "marker": "os"[j % 2], "ms": 6, "capsize": 3 * (e.count > 1), "markerfacecolor": "none" if moment == 0 else figures.COLORS[k]}  # fmt: skip
             label = f"${k}$, {'start' if moment == 0 else 'end'}" if name == "this run" else None  # fmt: skip
             ax.errorbar(i + 0.15 * (j - 1.5), e.mean, [[e.mean - low], [high - e.mean]], label=label, ls="", **style)  # fmt: skip
 for value, name in ((GOE, "GOE"), (POISSON, "Poisson")):
@@ -571,7 +572,7 @@ for value, name in ((GOE, "GOE"), (POISSON, "Poisson")):
     ax.text(-0.45, value + 0.003, name, fontsize=8)
 ax.set_xticks(range(4), [*(n for n, _ in cases), "this run"], fontsize=8)
 ax.set(xlim=(-0.5, 3.5), ylim=(0.36, 0.6))
-ax.legend(fontsize=7, loc="center left")
+ax.legend(loc="center left", ncol=2)
 figures.figure(
     "fig_spacings", ax,
     caption="Mean ratio of neighbouring spacings in the nonzero bulk of $G$ and $H$ at the start (open) and at the end of training, with 95 % intervals over the stored "
@@ -582,10 +583,12 @@ figures.figure(
 # %% tags=["hide-input"]
 say(
     """**This run.** $H$ has {h_start:.3f} at the start and {h_end:.3f} at the end, each from about {number:,} eigenvalues; one such mean scatters by about {error:.3f}. Ten Gaussian
-    matrices of order 300 have {null:.3f}.
+    matrices of order 300 have {null:.3f} (each).
 
-    **Stored runs.** On digits with ReLU $H$ has {r_start:.4f} at the start and {r_end:.4f} at the end, and $G$ has {g_start:.4f} and {g_end:.4f}. All are far from Poisson; at the start $H$ lies a little below the Gaussian value.""",
-    h_start=now["spacing_H"][0], h_end=now["spacing_H"][-1], number=int(now["number_H"][-1]), error=0.25 / np.sqrt(max(1, now["number_H"][-1])), null=null.mean,
+    **Stored runs.** On digits with ReLU $H$ has {r_start:.3f} at the start and {r_end:.3f} at the end, and $G$ has {g_start:.3f} and {g_end:.3f}. On clusters the four are {k_start:.3f}, {k_end:.3f}, {kg_start:.3f} and {kg_end:.3f}. All are far from Poisson; $H$ of the digits at the
+    start, and both matrices of the clusters at the end, lie a little below the Gaussian value.""",
+    k_start=spacing(clusters, "H", 0), k_end=spacing(clusters, "H", -1), kg_start=spacing(clusters, "G", 0), kg_end=spacing(clusters, "G", -1),
+    h_start=now["spacing_H"][0], h_end=now["spacing_H"][-1], number=int(now["number_H"][-1]), error=0.25 / np.sqrt(max(1, now["number_H"][-1])), null=null,
     r_start=spacing(relu, "H", 0), r_end=spacing(relu, "H", -1), g_start=spacing(relu, "G", 0), g_end=spacing(relu, "G", -1),
 )  # fmt: skip
 
@@ -607,12 +610,12 @@ fewer = min(left[0].min(), left_H[0].min()) >= 0
 # %% tags=["nbval-check-output"]
 check("ranks of linear networks equal the formulas", all(map(exact, here.values())))
 check("no more zeros explained than found", fewer)
-check("with two classes nothing is within the rest, to 1e-12",
-    float(rest_2.abs().max()) / scale, below=1e-12)  # fmt: skip
+alone = float(rest_2.abs().max()) / scale
+check("with two classes nothing is within the rest, to 1e-12", alone, below=1e-12)
 check("the two parts add up to G, to 1e-12", error, below=1e-12)
 check("the first part has rank N at most", rank <= 20)
-check("independent numbers have a mean ratio of 0.386, to 0.01",
-    abs(independent - POISSON), below=0.01)  # fmt: skip
+far = abs(independent - POISSON)
+check("independent numbers have a mean ratio of 0.386, to 0.01", far, below=0.01)
 if p.scale == "quick":
     check("every stored minimum has a predicted number of zeros", all(met))
     check("all stored ranks equal the published ones", all(as_published))

@@ -59,7 +59,7 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     kinds = {
         "parameters of this run": "injected-parameters" in tags,
         "parameters": "parameters" in tags,
-        "imports and what the parameters may be": "resolve(" in source,
+        "what the parameters may be": "resolve(" in source,
         "the figure above": len(names) == 1,
         "the figures above": len(names) > 1,
         "checks": re.search(r"^\s*check\(", source, re.M),
@@ -88,6 +88,8 @@ def rebuild(cells: list[dict], label: str) -> list[dict]:
             built.append(cell)
             continue
         tags, source = cell["metadata"].get("tags", []), text_of(cell["source"])
+        marks = r"^# (fmt|isort): .*\n|  # fmt: skip$"  # said to the formatter, not to a reader
+        cell["source"] = re.sub(marks, "", source, flags=re.M)
         text_first = "text/markdown" in next(iter(cell.get("outputs", [])), {}).get("data", {})
         texts, names = shown_text(cell)
         cell["metadata"]["figures"] = names

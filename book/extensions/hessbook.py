@@ -183,16 +183,18 @@ class ParameterTables(SphinxDirective):
             rows = [
                 [
                     f"`{q['name']}`",
-                    f"`{q['type']}`",
-                    f"`{json.dumps(q['default'])}`",
-                    str(q["range"]).replace("e-", "e\u2011"),
                     q["help"],
+                    str(q["range"]).replace("e-", "e\u2011").replace(">=", "≥"),
+                    "by scale" if q["range"].presets and not q["default"] else f"`{json.dumps(q['default'])}`",
                     *map(str, q["values"].values()),
                 ]
                 for q in parameters_of(path)
             ]
-            head = ["name", "type", "default", "valid", "meaning", *SCALES]
-            found += [nodes.rubric("", path.stem), table(head, rows), nodes.paragraph("", cost_line(path, root))]
+            head = ["name", "meaning", "valid", "default", *SCALES]
+            title = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]).split("\n")[0]
+            section = nodes.section("", nodes.title("", title.removeprefix("# ")), ids=[f"parameters-{path.stem}"])
+            section += [nodes.paragraph("", "", nodes.literal("", path.name)), table(head, rows)]
+            found.append(section + nodes.paragraph("", cost_line(path, root)))
         return found
 
 
@@ -200,22 +202,25 @@ class NotebookTable(SphinxDirective):
     """When, where and from what each notebook was executed."""
 
     def run(self) -> list[nodes.Node]:
-        rows = []
+        rows, versions = [], []
         for path in sorted((Path(self.env.srcdir) / "notebooks").glob("[0-9][0-9]_*.ipynb")):
             self.env.note_dependency(str(path))
             made = json.loads(path.read_text(encoding="utf-8"))["metadata"]["hesslib"]
-            versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+            versions.append(", ".join(f"{k} {v}" for k, v in made["versions"].items()))
             rows.append(
                 [
                     path.stem,
                     made["date"].replace("-", "\u2011"),
                     f"{made['seconds']}\u00a0s",
                     made["device"].split(", ")[0],  # its threads are those of each run, at its foot
-                    versions,
                     f"{made['source']} / {made['code']}",
                 ]
             )
-        return [table(["notebook", "executed", "time", "device", "versions", "source / code"], rows)]
+        head = ["notebook", "executed", "time", "device", "source / code"]
+        if len(set(versions)) > 1:
+            head, rows = [*head, "versions"], [[*row, line] for row, line in zip(rows, versions, strict=True)]
+            return [table(head, rows)]
+        return [nodes.paragraph("", f"All were executed with {versions[0]}."), table(head, rows)]
 
 
 def count_states(labels: list[dict], closure: str) -> str:

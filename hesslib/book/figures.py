@@ -30,7 +30,7 @@ GREYS = ["#8a8a8a", "#8c510a", "#01665e", "#5e4fa2"]  # for what has no colour o
 INK = "#1a1b1c"  # becomes the colour of the page's text
 FONTS = "'DejaVu Sans', Verdana, sans-serif"  # of the same width, where the first is not there
 
-WIDE, THIRD = (6.0, 3.6), (3.2, 3.0)  # inches of a panel that stands alone, and of three in a row
+WIDE, THIRD = (5.2, 3.5), (3.2, 3.0)  # inches of a panel that stands alone, and of three in a row
 
 STYLE = {
     "figure.figsize": (4.5, 3.3),

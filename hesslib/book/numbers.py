@@ -26,7 +26,8 @@ def typeset(text: str, tex: bool = True) -> str:
         power = f"×10{str(int(power)).translate(SUPERSCRIPT)}" if power else ""
         return mantissa.replace("-", "−").replace("inf", "∞") + power
 
-    return re.sub(r"(?<=[\d$])%", " %", NUMBER.sub(one, text))
+    exponent = lambda m: rf")$\times10^{{{int(m[1])}}}$" if tex else f")×10{str(int(m[1])).translate(SUPERSCRIPT)}"
+    return re.sub(r"(?<=[\d$])%", " %", re.sub(r"(?<=\d)\)e([+-]\d+)", exponent, NUMBER.sub(one, text)))
 
 
 def prose(text: str) -> str:
@@ -72,4 +73,6 @@ def measurement(value: float, interval: tuple[float, float] | None, form: str = 
         decimals = 0 if percent else max(0, 1 - math.floor(math.log10(half)))
     text = lambda v: written(float(times * v), form or rounding(times * v, decimals, digits), tex=False)
     unit = " %" if percent else ""
+    if interval and low == high:
+        return f"{text(value)}{unit} in every run"
     return f"{text(value)}{unit}" + (f" ({text(low)} to {text(high)}{unit})" if interval else "")

@@ -72,9 +72,12 @@ class Estimate:
         spec = spec.replace("d", ".1f") or ".3g"
         if self.count == 1:
             return format(self.mean, spec)
-        if spec.endswith("g") and self.sd > 1e-4 * abs(self.mean):
+        if self.low == self.high and self.mean.is_integer() and abs(self.mean) < 1e6:  # a count, the same in each run
+            return format(int(self.mean), "+," if spec.startswith("+") else ",")
+        if spec[-1] in "eg" and self.sd > 1e-4 * abs(self.mean):
             return self._rounded(spec)
-        return f"{format(self.mean, spec)} ± {format(self.sd, spec.removeprefix('+'))}"
+        mean, sd = format(self.mean, spec), format(self.sd, spec.removeprefix("+"))
+        return f"{mean} ± {sd}" if re.search("[1-9]", sd.partition("e")[0]) else mean  # '± 0.0' would say too much
 
     def _rounded(self, spec: str) -> str:
         """Mean and deviation to the same place, the second digit of the deviation, and with one power of ten."""
@@ -82,8 +85,9 @@ class Estimate:
         power = 0 if plain else math.floor(math.log10(abs(self.mean)))
         decimals = max(0, 1 + power - math.floor(math.log10(self.sd)))
         end, sign = f"e{power:+03d}" if power else "", "+" * spec.startswith("+")
-        write = lambda v, sign="": f"{v / 10.0**power:{sign},.{decimals}f}{end}"
-        return f"{write(self.mean, sign)} ± {write(self.sd)}"
+        write = lambda v, sign="": f"{v / 10.0**power:{sign},.{decimals}f}"
+        both = f"{write(self.mean, sign)} ± {write(self.sd)}"
+        return f"({both}){end}" if power else both
 
     def __str__(self) -> str:
         return format(self, "")

@@ -64,7 +64,7 @@ def test_code_on_the_way_to_results_can_stand_at_the_end():
         ("seed: int = 0", ["parameters"], "parameters"),
         ("# Parameters\nseed = 5\n", ["injected-parameters"], "parameters of this run"),
         ("import numpy as np", [], "imports"),
-        ("import numpy as np\nresolve(globals())", [], "imports and what the parameters may be"),
+        ("import numpy as np\nresolve(globals())", [], "what the parameters may be"),
         ('say("""words""")', [], "the text above"),
         ('check("it is so", True)', [], "checks"),
         ("foot(p)", [], "versions and machine"),

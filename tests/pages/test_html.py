@@ -175,7 +175,7 @@ def test_every_parameter_is_on_the_page_of_parameters(html):
     for chapter in CHAPTERS:
         notebook = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())
         cell = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
-        part = text[text.index(f'<p class="rubric">{chapter}</p>') :]
+        part = text[text.index(f'id="parameters-{chapter}"') :]
         for name in re.findall(r"^(\w+):", cell, re.M):
             assert f'<span class="pre">{name}</span></code>' in part, (chapter, name)
 
