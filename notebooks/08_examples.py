@@ -547,7 +547,7 @@ for i, share in enumerate(LEVELS):
     ax.minorticks_off()
     drawn.append(ax)
 if outliers:
-    drawn[0].legend(ncol=2, loc="upper left")
+    drawn[1].legend(ncol=2, loc="lower left")
 figures.figure(
     "fig_map", *drawn,
     caption="Outliers of $G$ by the ratio rule less the number of clusters, against the distance of the centres in standard deviations of a cluster, at three training losses: medians over stored "
@@ -569,10 +569,10 @@ odd = [(k, n) for k, n in pairs_of if n not in (k, k - 1)]
 kinds = {"other": odd, "first": [n for k, n in odd if n == 1], "early": [n for k, n in odd if 1 < n < k - 1], "late": [n for k, n in odd if n > k and (k, n) not in ((3, 6), (5, 20))]}
 told = {key: len(found) if outliers else None for key, found in kinds.items()}
 share_of = lambda hits: Estimate([100 * np.mean(hits)] if len(every) else [], outliers.name)
-ends = ", ".join(f"{counted(mine, i)[1]} outliers of $G$ at {f:g}" for i, f in enumerate(LEVELS[: len(mine["G"])]))
+ends, at = (" and ".join(", ".join(map(str, v)).rsplit(", ", 1)) for v in ([counted(mine, i)[1] for i in range(len(mine["G"]))], LEVELS[: len(mine["G"])]))
 twenty = sum((k, n) == (5, 20) for k, n in pairs_of) if len(pairs_of) else None
 say(
-    """**This run** is of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts {ends} of the loss of a guess.
+    """**This run** is of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts {ends} outliers of $G$, at {at} of the loss of a guess.
 
     **Stored runs.** $G$ has $k$ outliers in {full:.0f} % and $k - 1$ in {less:.0f} % of all networks and losses. In {same:.0f} % of them the class means predict its number to within one. $H$
     has as many outliers as $G$, within one, in {both:.0f} %.
@@ -581,7 +581,7 @@ say(
     with five clusters in {twenty}. The class means do not foretell the six: in {means_in} of these counts their own largest gap is after rank 3. Of the rest, {first} stop after the first eigenvalue (the low points of the figure), {early} at another gap
     before $k - 1$, and {late} at a later one.""",
     **told, twenty=twenty, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
-    means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=ends or "nothing, since it has not reached 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
+    means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=ends or "no", at=at or "no loss down to 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),
 )
 

@@ -569,7 +569,7 @@ for i, (name, runs) in enumerate([*cases, ("this run", [now])]):
             ax.errorbar(i + 0.15 * (j - 1.5), e.mean, [[e.mean - low], [high - e.mean]], label=label, ls="", **style)  # fmt: skip
 for value, name in ((GOE, "GOE"), (POISSON, "Poisson")):
     ax.axhline(value, color=figures.COLORS["theory"], ls="--", lw=1)
-    ax.text(-0.45, value + 0.003, name, fontsize=8)
+    ax.text(0.36, value + 0.003, name, fontsize=8)
 ax.set_xticks(range(4), [*(n for n, _ in cases), "this run"], fontsize=8)
 ax.set(xlim=(-0.5, 3.5), ylim=(0.36, 0.6))
 ax.legend(loc="center left", ncol=2)

@@ -184,7 +184,7 @@ class ParameterTables(SphinxDirective):
                 [
                     f"`{q['name']}`",
                     q["help"],
-                    str(q["range"]).replace("e-", "e\u2011").replace(">=", "≥"),
+                    str(q["range"]).replace("e-", "e\u2011").replace(">=", "≥").replace("<=", "≤"),
                     "by scale" if q["range"].presets and not q["default"] else f"`{json.dumps(q['default'])}`",
                     *map(str, q["values"].values()),
                 ]
@@ -193,8 +193,9 @@ class ParameterTables(SphinxDirective):
             head = ["name", "meaning", "valid", "default", *SCALES]
             title = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]).split("\n")[0]
             section = nodes.section("", nodes.title("", title.removeprefix("# ")), ids=[f"parameters-{path.stem}"])
-            section += [nodes.paragraph("", "", nodes.literal("", path.name)), table(head, rows)]
-            found.append(section + nodes.paragraph("", cost_line(path, root)))
+            name, cost = nodes.literal("", path.name), nodes.paragraph("", cost_line(path, root))
+            section += [nodes.paragraph("", "", name), table(head, rows), cost]
+            found.append(section)
         return found
 
 
@@ -212,7 +213,7 @@ class NotebookTable(SphinxDirective):
                     path.stem,
                     made["date"].replace("-", "\u2011"),
                     f"{made['seconds']}\u00a0s",
-                    made["device"].split(", ")[0],  # its threads are those of each run, at its foot
+                    short(made["device"]),
                     f"{made['source']} / {made['code']}",
                 ]
             )
@@ -221,6 +222,11 @@ class NotebookTable(SphinxDirective):
             head, rows = [*head, "versions"], [[*row, line] for row, line in zip(rows, versions, strict=True)]
             return [table(head, rows)]
         return [nodes.paragraph("", f"All were executed with {versions[0]}."), table(head, rows)]
+
+
+def short(device: str) -> str:
+    """A processor's name without marks and threads: each run says these itself."""
+    return re.sub(r"\(R\)| Processor|, \d+ threads?", "", device)
 
 
 def count_states(labels: list[dict], closure: str) -> str:
@@ -239,12 +245,13 @@ class ResultsTable(SphinxDirective):
         root, rows = Path(self.env.srcdir), []
         for name, (made, closure, runs) in sorted(experiments(root).items()):
             self.env.note_dependency(str(root / "book" / "results" / f"{name}.jsonl"))
-            join = lambda key, runs=runs: ", ".join(sorted({r[key] for r in runs if key in r}))
             state = count_states(runs, closure)
             seconds = f"{sum(r['seconds'] for r in runs):,.0f}\u00a0s"
-            dates, where = join("date").replace("-", "\u2011"), f"{made.chapter}, {made.function}"
-            machines = kit("numbers").devices(runs)
-            rows.append([name, where, state, seconds, dates, machines, join("commit")])
+            dates = ", ".join(sorted({r["date"] for r in runs})).replace("-", "\u2011")
+            where = f"{made.chapter}, {made.function}"
+            machines = ", ".join(sorted({short(r["device"]) for r in runs}))
+            commits = ", ".join(sorted({r["commit"][:7] for r in runs}))
+            rows.append([name, where, state, seconds, dates, machines, commits])
         return [table(["experiment", "made by", "runs", "time", "date", "device", "commit"], rows)]
 
 

@@ -341,9 +341,10 @@ def density(ax, values, law, bins: int = 30, label: str = "sample", name: str = 
 
 
 def contours(ax, x, y, values, color: str = COLORS["H"], most: int = 9) -> None:
-    """Draw positive values (y, x) on a grid as filled contours, each level named: the lower the value the more opaque.
+    """Draw positive values (y, x) on a grid as filled contours: the lower the value the more opaque.
 
     Levels are 1 and 3 times powers of ten, at most ``most`` of them; round numbers where fewer than three of these fit.
+    Of more than four every second one is named.
     """
     low, high = np.min(values), np.max(values)
     levels = [c * 10.0**e for e in range(-12, 12) for c in (1, 3) if low < c * 10.0**e < high]
@@ -354,7 +355,7 @@ def contours(ax, x, y, values, color: str = COLORS["H"], most: int = 9) -> None:
     ax.contourf(x, y, values, [0, *levels, np.inf], colors=shades)
     if levels:
         lines = ax.contour(x, y, values, levels, colors=INK, linewidths=0.5)
-        ax.clabel(lines, fmt="%g", fontsize=8)
+        ax.clabel(lines, levels[:: 2 if len(levels) > 4 else 1], fmt="%g", fontsize=8)
     ax.grid(False)
 
 
