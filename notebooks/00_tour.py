@@ -172,7 +172,7 @@ explore(
     "rank on logarithmic axes, negative ones as rings. Right, the plane coloured by the network's decision, with "
     "the training points of three arms of a spiral.",
     caption=f"A network with {p.hidden} hidden units learns to tell the three arms of a spiral apart. First {shown} of "
-    "its Hessian, the stronger the colour the larger; then magnitudes of its eigenvalues against rank (at most 60, those above $10^{{-9}}$), with rings for negative ones; then "
+    "its Hessian, the stronger the colour the larger; then magnitudes of its eigenvalues against rank (about 60, those above $10^{-9}$), with rings for negative ones; then "
     "the most likely arm at each point, the more certain the stronger the colour. In Jupyter the sliders train other networks.",
     live={
         "hidden": range(p.hidden, p.hidden + 40, 8),

@@ -97,7 +97,7 @@ above = lambda r, share: int((r["eigenvalues"] > share * r["eigenvalues"][-1]).s
 below = lambda r: int((r["eigenvalues"] < -1e-12).sum())
 ended = {w: learnt(r["loss"], 10) for w, r in here.items()}
 lines = [
-    [w, f"{r['parameters']:,}", f"{r['loss']:#.2g}", "yes" if ended[w] else "no",
+    [w, f"{r['parameters']:,}", written(r["loss"], ".2g"), "yes" if ended[w] else "no",
      written(r["eigenvalues"][-1], ".3g"), above(r, 0.1), below(r), 9 * w]
     for w, r in here.items()
 ]
@@ -417,7 +417,7 @@ far_of = lambda w, value: Estimate([value(r) for r in beyond.get(w, ())], of="th
 nines = lambda w: far_of(w, lambda r: count_outliers(r["eigenvalues"], "ratio"))
 say(
     """**Stored runs.** With 200 hidden units $H$ has {m200:,} eigenvalues, {low200:,.0f} of them negative where the bound $(C-1)h$ is 1,800; the ratio rule counts
-    {nine200:.1f} outliers in each run.
+    {nine200:.1f} outliers.
 
     With 500 hidden units it has {m500:,} eigenvalues, {low500:,.0f} of them negative where the bound is 4,500; the ratio rule counts {nine500:.1f} outliers.""",
     m200=200 * 795 + 10, m500=500 * 795 + 10, low200=far_of(200, below), low500=far_of(500, below), nine200=nines(200), nine500=nines(500),
@@ -491,7 +491,7 @@ def negatives(classes, width, seed, iterations, **options):
 # %%
 trials = {"smoke": 1, "quick": 1, "paper": 5}[p.scale]
 of_scale = {"smoke": (0, 100), "quick": (0, 300), "paper": (0, 100, 1000)}
-space = product((2, 10), (3, 6), of_scale[p.scale], range(trials))
+space = product((2, 4, 10), (3, 6), of_scale[p.scale], range(trials))
 tried = np.array([(k, w, t, *negatives(k, w, s, t)) for k, w, t, s in space])
 of_h, of_r, bound = tried[:, 3:].T
 cases = {"tanh": {"activation": "tanh"}, "two hidden layers": {"depth": 2}}

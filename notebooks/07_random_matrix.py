@@ -319,8 +319,8 @@ say(
 def spike_moved(alpha, ell, N, seed=p.seed):
     """Sample and theory at one place, in fixed axes."""
     spectrum, path = transition(alpha, ell, N, seed)
-    spectrum.set(xlim=(0, 8), ylim=(0, 1.2), title="eigenvalues of one sample")
-    path.set(xlim=(0.9, 5.2), ylim=(0, 10), title="largest eigenvalue and spike")
+    spectrum.set(xlim=(0, 10), ylim=(0, 1.2), title="eigenvalues of one sample")
+    path.set(xlim=(0.9, 6.2), ylim=(0, 10), title="largest eigenvalue and spike")
     value, overlap = top_pair(ell, alpha, N, seed)
     above = "above" if ell > 1 + alpha**0.5 else "not above"
     sentence = f"α = {alpha:g}, N = {N}: ℓ = {ell:g} is {above} the threshold of {1 + alpha**0.5:.2f}. "

@@ -114,7 +114,7 @@ def predicted(means, ratio, weight=0.01):
 # %% [markdown]
 # ## Figure 10 again
 #
-# `predicted` does the same for any number of blobs. It places an outlier at $\bar c\,\psi(1 + s/\bar c)$ for each eigenvalue $s$ of the small matrix
+# `predicted` extends this to any number of blobs. It places an outlier at $\bar c\,\psi(1 + s/\bar c)$ for each eigenvalue $s$ of the small matrix
 # $\sqrt{\pi_k c_k \pi_l c_l}\,\langle \mu_k, \mu_l\rangle$, with $c_k$ taken at the centre of blob $k$. The paper does not give the sizes behind Figure 10. We read them off its numbers, with $\lambda =
 # \frac{25}{6} d$, which gives $d = 109$, 197 and 22; rounded, $d = $ 100, 200 and 20, and so $N = $ 100, 100 and 1,000.
 
@@ -163,7 +163,7 @@ if share < 0.5:  # the c of one of the samples are small
     saturated += "There a few points carry the Hessian, and neither the law nor the prediction applies: both need nearly constant $c_n$."
 say(
     """**Reading.** With one centred blob the spectrum is {far:.3f} from its Marchenko-Pastur law at most (Kolmogorov-Smirnov distance). With two, the largest eigenvalues are {one:.0f}, {two:.0f} and
-    {three:.0f} (paper: 454.4, 819.5, 92.7) for this one draw of the centres; over draws they vary by about $1.18/\\sqrt d$ of their size, 12, 8 and 26 %. The centres alone predict {guess_one:.0f}, {guess_two:.0f} and {guess_three:.0f}. A blob that is not centred has an outlier
+    {three:.0f} (paper: 454.4, 819.5, 92.7) for this one draw of the centres; over draws the relative standard deviation is about $1.18/\\sqrt d$ with small weights, 12, 8 and 26 %. The centres alone predict {guess_one:.0f}, {guess_two:.0f} and {guess_three:.0f}. A blob that is not centred has an outlier
     of its own: {raw:.3g} at $\\alpha = 1$, predicted {guess_raw:.3g}.{saturated}""",
     saturated=saturated,
     far=max(far),
@@ -372,7 +372,7 @@ say(
 # ### When the weights are not small
 #
 # Example 1 calls $c(w, x)$ a positive constant. It is constant only near $w = 0$. For larger weights the $c_n$ differ from example to example, and the bulk of $\frac1N
-# \sum_n c_n x_n x_n^\top$ has another law. Its nonzero eigenvalues are those of the $N \times N$ matrix $\frac1N D^{1/2} X^\top X D^{1/2}$ with $D = \operatorname{diag}(c_n)$: a sample covariance again,
+# \sum_n c_n x_n x_n^\top$ has another law. Its nonzero eigenvalues are those of the $N \times N$ matrix $\frac1N \Gamma^{1/2} X^\top X \Gamma^{1/2}$ with $\Gamma = \operatorname{diag}(c_n)$: a sample covariance again,
 # with examples and parameters exchanged and the $c_n$ as population. (This is a statement on the bulk. The $c_n$ depend on $\langle w, x_n\rangle$, which can make an
 # outlier along $w$.)
 
@@ -454,7 +454,7 @@ for c, found in here.items():
     shares = written(logits / whole, ".0e"), f"{probability / whole:.2f}"
     rows.append([c, (c - 1) ** 2, int(found["outliers"]), over, *shares])
 head = ["C", "$(C-1)^2$", "outliers here", "over the stored runs"]
-head += [r"$\|R\|/\|H\|$, logits", r"$\|R\|/\|H\|$, probability"]
+head += [rf"$\Vert R\Vert / \Vert H\Vert$, {f}" for f in ("logits", "probability")]
 figures.table(head, rows)
 say(
     """**Reading.** Outliers are the eigenvalues above twice the edge of the bulk. There is one with two classes, and on this page there are {three} with three and {five} with five.
@@ -569,19 +569,20 @@ odd = [(k, n) for k, n in pairs_of if n not in (k, k - 1)]
 kinds = {"other": odd, "first": [n for k, n in odd if n == 1], "early": [n for k, n in odd if 1 < n < k - 1], "late": [n for k, n in odd if n > k and (k, n) not in ((3, 6), (5, 20))]}
 told = {key: len(found) if outliers else None for key, found in kinds.items()}
 share_of = lambda hits: Estimate([100 * np.mean(hits)] if len(every) else [], outliers.name)
-ends, at = (" and ".join(", ".join(map(str, v)).rsplit(", ", 1)) for v in ([counted(mine, i)[1] for i in range(len(mine["G"]))], LEVELS[: len(mine["G"])]))
+some = range(len(mine["G"]))  # the losses that this run has reached
+ends, at = (" and ".join(", ".join(map(str, v)).rsplit(", ", 1)) for v in ([counted(mine, i)[1] for i in some], [LEVELS[i] for i in some]))
 twenty = sum((k, n) == (5, 20) for k, n in pairs_of) if len(pairs_of) else None
 say(
-    """**This run** is of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts {ends} outliers of $G$, at {at} of the loss of a guess.
+    """**This run** is of a smaller network ({units} units in each hidden layer, {points} examples). With three clusters at a distance of 8 the ratio rule counts {ends}.
 
     **Stored runs.** $G$ has $k$ outliers in {full:.0f} % and $k - 1$ in {less:.0f} % of all networks and losses. In {same:.0f} % of them the class means predict its number to within one. $H$
     has as many outliers as $G$, within one, in {both:.0f} %.
 
     Of the {other} other counts of $G$ many are $k(k-1)$, the number of classes times wrong labels ([Chapter 10](10_after.ipynb)): six with three clusters, in {six} of {threes} counts, all at a distance of 8 and more, and twenty
-    with five clusters in {twenty}. The class means do not foretell the six: in {means_in} of these counts their own largest gap is after rank 3. Of the rest, {first} stop after the first eigenvalue (the low points of the figure), {early} at another gap
-    before $k - 1$, and {late} at a later one.""",
+    with five clusters in {twenty}. The class means do not foretell the six: in {means_in} of these {six} their own largest gap is after rank 3. Of the rest, {first} stop after the first eigenvalue, {early} at another gap before $k - 1$ (most of them with twenty
+    clusters far apart), and {late} at a later one.""",
     **told, twenty=twenty, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
-    means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=ends or "no", at=at or "no loss down to 0.3", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
+    means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=f"{ends} outliers of $G$, at {at} of the loss of a guess" if ends else "nothing, since this run has not reached 0.3 of the loss of a guess", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),
 )
 

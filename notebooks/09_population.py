@@ -501,7 +501,7 @@ for kind in ("digits", "blobs"):
 head = ["stored networks", "$C - 1$", "outliers of G (least to most)"]
 head += [r"$\lambda_{C-1} / \lambda_C$", "share left without class means"]
 if rows:
-    figures.table([*head, "overlap with those of Σ"], rows)
+    figures.table([*head, "overlap of eigenvectors with Σ's"], rows)
 
 
 # %%

@@ -228,7 +228,7 @@ def rank_moved(activation, width, pixels=41, seed=p.seed):
 # %% tags=["hide-input"]
 explore(
     rank_moved, {"activation": ["linear", "relu", "tanh"], "width": [4, 8]}, name="fig_explore_rank",
-    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). Rings: negative. At most 120 points are drawn, those above $10^{-20}$. In Jupyter you can also choose other widths, the number of pixels and the seed.",
+    caption="Magnitudes of the eigenvalues of $H$ at a random start, and the formula's rank (dashed). Rings: negative. About 120 points are drawn, those above $10^{-20}$. In Jupyter you can also choose other widths, the number of pixels and the seed.",
     alt="Magnitudes of the eigenvalues of H against rank on logarithmic axes, with a dashed line at the rank that the formula gives.",
     start={"activation": "relu", "width": 8},
     live={"width": [2, 4, 6, 8, 10, 12, 16], "pixels": [10, 20, 30, 41, 64], "seed": range(p.seed, p.seed + 10)},
@@ -282,7 +282,7 @@ ax.legend(fontsize=8)
 figures.figure(
     "fig_nullity", ax,
     caption="Zeros of $H$ of tanh networks 49-20-1 ($M = 1{,}021$) and 49-20-10 ($M = 1{,}210$) under squared error: at global minima (dots), as predicted (lines; for one-hot targets the larger of two), and at the random "
-    "start (crosses, alike for the three kinds: 20 for each direction orthogonal to all inputs, whose number depends on the digits drawn). This run and stored runs.",
+    "start (crosses, almost alike for the three kinds: 20 for each direction orthogonal to all inputs, whose number depends on the digits drawn, and sometimes one or two more). This run and stored runs.",
     alt=f"Zeros of H against the number of examples, dots on the predicted lines for one output, ten outputs and one-hot targets; this run and {len(minima)} stored ones.",
 )  # fmt: skip
 
@@ -381,7 +381,7 @@ for ax in panels:  # half of the names below each
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.2), ncol=2)
 figures.figure(
     "fig_account", *panels,
-    caption="Zeros of $G$ by reason (bars; means over the runs) and as counted with equal weights (upright lines at the ends), in small networks like those of Chapters 1 to 4.",
+    caption="Zeros of $G$ by reason (bars; means over the runs) and as counted with equal weights (upright lines at the ends; the names below the panels hold for both), in small networks like those of Chapters 1 to 4.",
     alt=f"Stacked bars of the zeros of G by seven reasons in per cent of all parameters, for {len(named)} sets of networks, with the counted zeros as lines at their ends.",
 )  # fmt: skip
 
@@ -583,7 +583,7 @@ figures.figure(
 # %% tags=["hide-input"]
 say(
     """**This run.** $H$ has {h_start:.3f} at the start and {h_end:.3f} at the end, each from about {number:,} eigenvalues; one such mean scatters by about {error:.3f}. Ten Gaussian
-    matrices of order 300 have {null:.3f} (each).
+    matrices of order 300 have {null:.3f} (mean and standard deviation of one).
 
     **Stored runs.** On digits with ReLU $H$ has {r_start:.3f} at the start and {r_end:.3f} at the end, and $G$ has {g_start:.3f} and {g_end:.3f}. On clusters the four are {k_start:.3f}, {k_end:.3f}, {kg_start:.3f} and {kg_end:.3f}. All are far from Poisson; $H$ of the digits at the
     start, and both matrices of the clusters at the end, lie a little below the Gaussian value.""",

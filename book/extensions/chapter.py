@@ -57,6 +57,7 @@ def fold_name(source: str, tags: list[str], names: list[str]) -> str:
     if (first := re.match(r"# (?!%%)(.{3,60})\n", source)) and "injected-parameters" not in tags:
         return f"Code: {first[1].rstrip('.')}"
     kinds = {
+        "verdicts, versions and machine": "verdicts(" in source and "foot(" in source,
         "parameters of this run": "injected-parameters" in tags,
         "parameters": "parameters" in tags,
         "what the parameters may be": "resolve(" in source,

@@ -434,8 +434,8 @@ def markdown(claims: list[dict[str, Any]], chapter: str) -> str:
         measured = f"{claim['measured']}{runs}" if claim["measured"] else ""
         row = (f"{claim['statement']}{part}", f"{claim['quantity']}: {measured}" if measured else claim["quantity"])
         lines.append(f"| {' | '.join(map(cell, (*row, claim['bound'], '**' + claim['verdict'] + '**')))} |")
-    told = "Means of ratios are geometric; after ± in the text stands the standard deviation over runs. "
-    told += "[The ledger](../book/claims.md) says how each bound was chosen, and when."
+    told = "Means of ratios are geometric. After ± in the text stands the standard deviation over runs, if nothing "
+    told += "else is said. [The ledger](../book/claims.md) says how each bound was chosen, and when."
     return "\n".join([*lines, "", told]) + "\n"
 
 

@@ -118,6 +118,4 @@ def demand(low: float, high: float, percent: bool = False) -> str:
         return f"at least {text(low)}{unit}"
     if math.isinf(low):
         return f"at most {text(high)}{unit}"
-    if not percent and low > 0 and abs(low * high - 1) < 1e-9 and float(f"{low:.3g}") != low:
-        return f"1, within a factor of {text(high)}"
     return f"{text(low)} to {text(high)}{unit}"

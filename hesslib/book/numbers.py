@@ -73,6 +73,4 @@ def measurement(value: float, interval: tuple[float, float] | None, form: str = 
         decimals = 0 if percent else max(0, 1 - math.floor(math.log10(half)))
     text = lambda v: written(float(times * v), form or rounding(times * v, decimals, digits), tex=False)
     unit = " %" if percent else ""
-    if interval and low == high:
-        return f"{text(value)}{unit} in every run"
     return f"{text(value)}{unit}" + (f" ({text(low)} to {text(high)}{unit})" if interval else "")

@@ -72,12 +72,16 @@ class Estimate:
         spec = spec.replace("d", ".1f") or ".3g"
         if self.count == 1:
             return format(self.mean, spec)
-        if self.low == self.high and self.mean.is_integer() and abs(self.mean) < 1e6:  # a count, the same in each run
-            return format(int(self.mean), "+," if spec.startswith("+") else ",")
+        if self.high - self.low <= 1e-9 * max(abs(self.low), abs(self.high)):  # the same in each run
+            count = self.mean.is_integer() and abs(self.mean) < 1e6 and spec[-1] in "fg"
+            return f"{int(self.mean):,}" if count and not spec.startswith("+") else format(self.mean, spec)
         if spec[-1] in "eg" and self.sd > 1e-4 * abs(self.mean):
             return self._rounded(spec)
         mean, sd = format(self.mean, spec), format(self.sd, spec.removeprefix("+"))
-        return f"{mean} ± {sd}" if re.search("[1-9]", sd.partition("e")[0]) else mean  # '± 0.0' would say too much
+        if not re.search("[1-9]", sd):  # '± 0.0' would say that there is none: give its first digit
+            digits = f".{-math.floor(math.log10(self.sd))}f"
+            mean, sd = format(self.mean, "+" * spec.startswith("+") + digits), format(self.sd, digits)
+        return f"{mean} ± {sd}"
 
     def _rounded(self, spec: str) -> str:
         """Mean and deviation to the same place, the second digit of the deviation, and with one power of ten."""

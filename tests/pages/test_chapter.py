@@ -68,12 +68,18 @@ def test_code_on_the_way_to_results_can_stand_at_the_end():
         ('say("""words""")', [], "the text above"),
         ('check("it is so", True)', [], "checks"),
         ("foot(p)", [], "versions and machine"),
+        ('verdicts("01_x")\nfoot(p)', [], "verdicts, versions and machine"),
         ("# fmt: off\n# isort: off\nimport numpy as np", [], "imports"),
         ("x = 2", [], "details"),
     ],
 )
 def test_folded_code_has_a_name(source, tags, name):
     assert chapter.fold_name(source, tags, []) == f"Code: {name}"
+
+
+def test_words_to_the_formatter_are_not_shown():
+    _, cells = built(code("# fmt: off\nx = [1,\n     2]  # fmt: skip\ny = '# fmt: off'"))
+    assert chapter.text_of(cells[-1]["source"]) == "x = [1,\n     2]\ny = '# fmt: off'"
 
 
 @pytest.fixture
