@@ -291,7 +291,8 @@ ranks = {"xlim": (0.7, 1e5), "ylim": (1e-9, 10)}
 flatness = figures.panel("1  flat", **third, **ranks)
 for v in ends[:1]:
     figures.ranked(flatness, v)
-fading = figures.panel("2  a sum", "step (0 at 0.5)", "norm of second / first", **third)  # fmt: skip
+names = "step (0 at 0.5)", "norm of second / first"
+fading = figures.panel("2  a sum", *names, **third)
 fading.loglog(np.maximum(moments, 0.5), ratio, "o-", color=figures.COLORS["R"])
 wide = figures.panel("4  width", **third, **ranks)
 for h, color in ((10, figures.SERIES[1]), (70, figures.SERIES[0])):

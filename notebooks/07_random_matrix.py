@@ -432,12 +432,10 @@ if full:
     spiked.legend()
     rates.legend()
 figures.figure(
-    "fig_fluctuations",
-    spiked,
-    rates,
+    "fig_fluctuations", spiked, rates,
     caption="Stored runs, $\\alpha = 1$. First, the largest eigenvalue at $N = 6{,}400$ with a spike far beyond the threshold. Second, the root mean square distance of the largest eigenvalue from its limit.",
     alt=ALT if full else "Two empty panels, since the stored runs are missing.",
-)
+)  # fmt: skip
 
 
 # %%
@@ -646,4 +644,6 @@ if len(second) == len(grid):
 
 # %% tags=["hide-input"]
 verdicts("07_random_matrix")
+
+# %% tags=["hide-input"]
 foot(p, stored, second)

@@ -641,4 +641,6 @@ check("those of a population of two kinds fail it", far, above=0.03)
 
 # %% tags=["hide-input"]
 verdicts("09_population")
+
+# %% tags=["hide-input"]
 foot(p, plugged, mixed, nets, kept)

@@ -232,14 +232,12 @@ for after in MOMENTS:
     part = stored.where(after=after).results
     for key, letter in (("eigenvalues", "H"), ("ggn", "G")):
         told[f"{letter}_{after}"] = f"{close(part, key)} of {len(part)}"
-fitted = [
-    r for q, r in zip(stored.parameters, stored.results) if q["after"] != "start"
-]
+fitted = [r for a in MOMENTS[1:] for r in stored.where(after=a).results]
 told["learnt"] = sum(learnt(float(r["loss"]), int(r["classes"])) for r in fitted)
 told["ends"] = len(fitted) or None
 good = [r for r in fitted if learnt(float(r["loss"]), int(r["classes"]))]
-span = Estimate([measured(r)[2] for r in good], stored.name)
-told["bulks"] = f"{span.low:.0f} to {span.high:.0f}" if good else None
+bulks = [measured(r)[2] for r in good] or [np.nan]
+told["bulks"] = f"{min(bulks):.0f} to {max(bulks):.0f}" if good else None
 
 # %% tags=["hide-input"]
 say(
@@ -647,4 +645,6 @@ check(
 
 # %% tags=["hide-input"]
 verdicts("13_today")
+
+# %% tags=["hide-input"]
 foot(p, stored, big, dense, grown, walks)

@@ -341,10 +341,9 @@ def density(ax, values, law, bins: int = 30, label: str = "sample", name: str = 
 
 
 def contours(ax, x, y, values, color: str = COLORS["H"], most: int = 9) -> None:
-    """Draw positive values (y, x) on a grid as filled contours: the lower the value the more opaque.
+    """Draw positive values (y, x) on a grid as filled contours, at most five named: the lower the more opaque.
 
     Levels are 1 and 3 times powers of ten, at most ``most`` of them; round numbers where fewer than three of these fit.
-    Of more than four every second one is named.
     """
     low, high = np.min(values), np.max(values)
     levels = [c * 10.0**e for e in range(-12, 12) for c in (1, 3) if low < c * 10.0**e < high]

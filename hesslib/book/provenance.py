@@ -51,12 +51,8 @@ def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     import scipy
 
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__.split("+")[0],
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
+    packages = {"torch": torch, "numpy": np, "scipy": scipy}
+    return {"python": platform.python_version()} | {n: p.__version__.split("+")[0] for n, p in packages.items()}
 
 
 def made_here() -> str:

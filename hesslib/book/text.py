@@ -209,15 +209,9 @@ def standard(p: Any) -> dict[str, Any]:
     """The parameters of the standard run of this scale: the literals of the chapter whose parameters these are."""
     presets = getattr(p, "presets", {})
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py")):
-        cell = (
-            path.read_text(encoding="utf-8")
-            .partition('tags=["parameters"')[2]
-            .partition("\n")[2]
-            .partition("\n# %%")[0]
-        )
-        literals = {
-            n.target.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.AnnAssign)
-        }
+        text = path.read_text(encoding="utf-8").partition('tags=["parameters"')[2]
+        body = ast.parse(text.partition("\n")[2].partition("\n# %%")[0]).body
+        literals = {n.target.id: ast.literal_eval(n.value) for n in body if isinstance(n, ast.AnnAssign)}
         if literals.keys() == vars(p).keys():
             return {n: presets[n] if n in presets and v in (0, "", []) else v for n, v in literals.items()}
     return {}
