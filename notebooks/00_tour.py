@@ -352,6 +352,8 @@ exact = [
 late = lambda b: np.array([v[13:].mean() for v in stored(
     "stochastic_edge", "sharpness", loss="mse", step=4.0, batch=b)])  # fmt: skip
 higher = late(512) / late(8)
+
+# %% tags=["end"]
 few_large = [
     count_outliers(r["ggn"][-2 * int(r["classes"]) :], "ratio")
     for q, r in of("today_spectra")
