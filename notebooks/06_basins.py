@@ -198,7 +198,7 @@ mine, count = basins.ends_of(here), len(whole)
 numbers = [basins.ends_of(found) for found in whole]  # means over the last records
 over = lambda key: Estimate([one.get(key) for one in numbers], of="basins_arms")
 form = {"loss": ".2g", "test": ".2f", "scatter": ".2f"}
-rows = [[NAMES[k], *(f"{over(f'{k}_{what}'):{spec}}" for what, spec in form.items())] for k in NAMES if over(f"{k}_loss")]
+rows = [[NAMES[k], *(written(over(f"{k}_{what}"), spec) for what, spec in form.items())] for k in NAMES if over(f"{k}_loss")]
 figures.table(["CIFAR-10, last 50 records", "training loss", "test accuracy, %", "its deviation between records"], rows or [["not run", "", "", ""]])
 say(
     """**Reading.** On CIFAR-10 ({count} of 4 planned seeds stored with small batches, {controls} with the control) the last records of Part I have a mean training loss of {before:.2g}. The first record after the switch, 100 steps later, is {highest:.2f}, and in between
