@@ -579,8 +579,8 @@ say(
     has as many outliers as $G$, within one, in {both:.0f} %.
 
     Of the {other} other counts of $G$ many are $k(k-1)$, the number of classes times wrong labels ([Chapter 10](10_after.ipynb)): six with three clusters, in {six} of {threes} counts, all at a distance of 8 and more, and twenty
-    with five clusters in {twenty}. The class means do not foretell the six: in {means_in} of these {six} their own largest gap is after rank 3. Of the rest, {first} stop after the first eigenvalue, {early} at another gap before $k - 1$ (most of them with twenty
-    clusters far apart), and {late} at a later one.""",
+    with five clusters in {twenty}. The class means do not foretell the six: in {means_in} of these {six} their own largest gap is after rank 3. Of the rest, {first} stop after the first eigenvalue, {early} at another gap before $k - 1$,
+    and {late} at a later one.""",
     **told, twenty=twenty, six=int((threes == 6).sum()) if len(threes) else None, threes=len(threes) or None,
     means_in=int((foretold[threes == 6] == 3).sum()) if len(threes) else None, points=small[0], units=small[1], ends=f"{ends} outliers of $G$, at {at} of the loss of a guess" if ends else "nothing, since this run has not reached 0.3 of the loss of a guess", full=share_of(every[:, 1] == 0), less=share_of(every[:, 1] == -1),
     same=share_of(abs(every[:, 1] - every[:, 3]) <= 1), both=share_of(abs(every[:, 0] - every[:, 1]) <= 1),

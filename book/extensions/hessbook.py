@@ -67,7 +67,7 @@ def experiments(root: Path) -> dict[str, tuple]:
 
 
 def parameters_of(path: Path) -> list[dict]:
-    """A notebook's parameters: name, type, default, help, range, and values at the three scales."""
+    """A notebook's parameters: name, default, help, range, and values at the three scales."""
     parameters = kit("parameters")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
@@ -81,10 +81,10 @@ def parameters_of(path: Path) -> list[dict]:
     for keyword in resolve.keywords if resolve else []:
         ranges[keyword.arg] = eval(compile(ast.Expression(keyword.value), str(path), "eval"), vars(parameters))
     found = []
-    for name, kind, default, text in re.findall(r"^(\w+): (\w+) = (.+?)  # (.+)$", declared, re.M):
+    for name, default, text in re.findall(r"^(\w+): \w+ = (.+?)  # (.+)$", declared, re.M):
         default, allowed = ast.literal_eval(default), ranges[name]
         values = {s: s if name == "scale" else value_at(s, default, allowed) for s in SCALES}
-        found.append({"name": name, "type": kind, "default": default, "help": text, "range": allowed, "values": values})
+        found.append({"name": name, "default": default, "help": text, "range": allowed, "values": values})
     return found
 
 

@@ -16,18 +16,18 @@ def typeset(text: str, tex: bool = True) -> str:
 
     Powers of ten are mathematics in TeX for Markdown, else plain letters.
     """
+    ten = lambda n: rf"$\times10^{{{int(n)}}}$" if tex else f"×10{str(int(n)).translate(SUPERSCRIPT)}"
 
     def one(match: re.Match) -> str:
         mantissa, _, power = match[0].partition("e")
         if not re.search(r"[1-9]|inf", mantissa):
             return mantissa.removeprefix("-")
         if power and tex:
-            return rf"${mantissa}\times10^{{{int(power)}}}$"
-        power = f"×10{str(int(power)).translate(SUPERSCRIPT)}" if power else ""
-        return mantissa.replace("-", "−").replace("inf", "∞") + power
+            return f"${mantissa}" + ten(power)[1:]
+        return mantissa.replace("-", "−").replace("inf", "∞") + (ten(power) if power else "")
 
-    exponent = lambda m: rf")$\times10^{{{int(m[1])}}}$" if tex else f")×10{str(int(m[1])).translate(SUPERSCRIPT)}"
-    return re.sub(r"(?<=[\d$])%", " %", re.sub(r"(?<=\d)\)e([+-]\d+)", exponent, NUMBER.sub(one, text)))
+    both = re.sub(r"(?<=\d\))e([+-]\d+)", lambda m: ten(m[1]), NUMBER.sub(one, text))  # (2.3 ± 0.4)e-05
+    return re.sub(r"(?<=[\d$])%", " %", both)
 
 
 def prose(text: str) -> str:
