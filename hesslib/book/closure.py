@@ -7,7 +7,9 @@ of modules: rewriting the prose or moving a function to another file does not ch
 Other packages count by the name under which they are imported; their versions stand in a label of their own.
 
 The ground floor (bars, files, checks of arguments) and the kit of the book (storing, drawing) compute no number and are
-left out. This module imports nothing of ours, so that the build of the pages can load it without torch.
+left out. So are the modules of checks with the bare calls of their functions: a check may stop a run, but a run that
+ends has the numbers it would have had without. This module imports nothing of ours, so that the build of the pages can
+load it without torch.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = ("hesslib._checks", "hesslib._files", "hesslib._progress", "hesslib.book")
+CHECKS = ("hesslib._checks", "hesslib.curvature.validation")
+LEFT_OUT = (*CHECKS, "hesslib._files", "hesslib._progress", "hesslib.book")
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -35,15 +38,24 @@ class ClosureError(ValueError):
 
 
 class _Bare(ast.NodeTransformer):
-    """A syntax tree without docstrings and annotations."""
+    """A syntax tree without docstrings, annotations and bare calls of the checks with the given names."""
+
+    def __init__(self, checks: set[str]) -> None:
+        self.checks = checks
+
+    def counts(self, node: ast.stmt) -> bool:
+        """Whether a statement is more than a text or a check."""
+        value = getattr(node, "value", None) if isinstance(node, ast.Expr) else node
+        is_check = isinstance(value, ast.Call) and getattr(value.func, "id", "") in self.checks
+        return not is_check and not isinstance(getattr(value, "value", None), str)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        """Drop expressions that are only a text, and keep a body from becoming empty."""
+        """Drop the statements that do not count, and keep a body from becoming empty."""
         super().generic_visit(node)
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            is_text = lambda n: isinstance(n, ast.Expr) and isinstance(getattr(n.value, "value", None), str)
-            node.body = [n for n in body if not is_text(n)] or [ast.Pass()]
+        for part in ("body", "orelse", "finalbody"):
+            if isinstance(body := getattr(node, part, None), list):
+                kept = [n for n in body if self.counts(n)]
+                setattr(node, part, kept or [ast.Pass()] * (part == "body"))
         for name in ("returns", "annotation"):
             if getattr(node, name, None) is not None:
                 setattr(node, name, ast.Constant(None) if isinstance(node, ast.AnnAssign) else None)
@@ -116,7 +128,11 @@ class Module(NamedTuple):
 @cache  # parsing is most of the work, and many trees hold the same text
 def _parse(text: str) -> tuple[list[ast.stmt], dict[str, list[int]]]:
     """Statements and binders of a module's text."""
-    statements, binders = _Bare().visit(ast.parse(text)).body, {}
+    tree, binders = ast.parse(text), {}
+    ours = [n for n in tree.body if isinstance(n, ast.ImportFrom) and (n.level or str(n.module).startswith("hesslib"))]
+    homes = {name.rpartition(".")[2] for name in CHECKS}
+    checks = {a.asname or a.name for n in ours if str(n.module).rpartition(".")[2] in homes for a in n.names}
+    statements = _Bare(checks).visit(tree).body
     for i, statement in enumerate(statements):
         for one in bound(statement):
             binders.setdefault(one, []).append(i)

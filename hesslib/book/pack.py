@@ -22,6 +22,7 @@ from .._files import StorageError, replacing
 from . import closure as closures
 from .closure import git
 from .parameters import ParameterError
+from .provenance import label_checksum
 from .store import PUBLISHED, WEIGHTS, Result, Store, published_labels, published_result, read_arrays, read_label
 
 
@@ -146,6 +147,26 @@ def faults(folder: Path = PUBLISHED) -> tuple[int, dict[str, str]]:
         if damaged:
             found[f"{path.stem}, {damaged} lines"] = "the label is damaged"
     return count, found
+
+
+def rehash(folder: Path = PUBLISHED) -> int:
+    """Give each label the present closure where its commit has that too, after the rule in ``closure.py`` has changed.
+
+    Returns:
+        how many labels were written anew.
+    """
+    present, changed = closures.present(closures.tree()), 0
+    for path in sorted(folder.glob("*.jsonl")):
+        lines = path.read_text().splitlines()
+        for i, line in enumerate(lines):
+            label = read_label(line)
+            new = {**label, "closure": present.get(path.stem)} if label else None
+            if new and new != label and not fault(new, present):
+                lines[i] = json.dumps({**new, "checksum": label_checksum(new)}, sort_keys=True, ensure_ascii=False)
+                changed += 1
+        with replacing(path, "w") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+    return changed
 
 
 def report(count: int, found: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .certificates import check_derivatives, value_and_gradient
 from .losses import IGNORED, LOSSES, class_axis
 from .operators import CurvatureOperator
+from .validation import check_examples, check_loss, check_single_precision
 
 
 class _AutocastWatch(TorchFunctionMode):
@@ -175,7 +176,9 @@ class EmpiricalRisk:
         self._batches = _pair_batches(inputs, targets)
         self._versions = self._current_versions()
         self._check_data()
+        check_loss(self)
         self._check_outputs()
+        check_examples(self)
         self._certified: set[Any] = set()
 
     def _current_versions(self) -> list[int]:
@@ -196,6 +199,7 @@ class EmpiricalRisk:
         """Check, once, that the gradient is the loss's derivative and its own derivative is right."""
         if "derivatives" not in self._certified:
             check_derivatives(self)
+            check_single_precision(self)
             self._certified.add("derivatives")
 
     def weighted_batches(self) -> Iterator[tuple[float, Any, Tensor]]:

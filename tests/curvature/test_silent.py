@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hesslib import EmpiricalRisk, spectrum
+from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
 from tests.curvature.cases import distance, mlp, relu_conv
 
 
@@ -274,6 +274,67 @@ def test_weight_norm_whose_second_derivative_is_wrong_in_torch(conv):
     op = EmpiricalRisk(model, draw(6, *((1, 8, 8) if conv else (5,))), torch.arange(6) % 3).hessian()
     with pytest.raises(RuntimeError, match=r"H: double backward differs .*weight_norm"):
         op @ torch.ones(op.shape[0])
+
+
+class Cast(nn.Module):
+    """A network that only runs in single precision."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x.float())
+
+
+@pytest.mark.parametrize(("conv", "wrap"), [(False, nn.Sequential), (True, nn.Sequential), (False, Cast)])
+def test_weight_norm_in_single_precision(conv, wrap):
+    torch.manual_seed(0)
+    model = relu_conv() if conv else mlp(5, 4, 3, activation=nn.Tanh)
+    x, y = draw(6, *((1, 8, 8) if conv else (5,))).float(), torch.arange(6) % 3
+    top_eigenpairs(EmpiricalRisk(wrap(model), x, y).hessian(), 1)
+    nn.utils.parametrizations.weight_norm(model[0])
+    with pytest.raises(RuntimeError, match=r"H: double backward differs .*weight_norm"):
+        top_eigenpairs(EmpiricalRisk(wrap(model), x, y).hessian(), 1)
+
+
+def test_a_loss_with_weight_decay_is_refused():
+    model, x, y = mlp(5, 4, 3).double(), draw(9, 5), torch.arange(9) % 3
+    decay = lambda f, y: F.cross_entropy(f, y) + 1e-3 * sum(p.square().sum() for p in model.parameters())
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode(), pytest.raises(ValueError, match="loss: it depends on parameters directly"):
+            EmpiricalRisk(model, x, y, decay)
+    model.requires_grad_(False)
+    EmpiricalRisk(model, x, y, decay, parameters=["0.weight"])  # a number is added, no more
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(reduction="sum"), lambda f, y: (f - y).abs().sum()])
+def test_a_sum_is_refused_where_the_loss_is_zero(loss):
+    model, x = nn.Linear(5, 3).double(), draw(9, 5)
+    with pytest.raises(ValueError, match="must average over the examples, but gives"):
+        EmpiricalRisk(model, x, model(x).detach(), loss)
+
+
+def test_a_loss_that_fails_is_named():
+    model, x = nn.Linear(5, 3).double(), draw(2, 4, 5)
+    with pytest.raises(ValueError, match=r"loss: it fails for outputs \(2, 4, 3\) .*loss='cross_entropy' takes"):
+        EmpiricalRisk(model, x, torch.arange(8).reshape(2, 4) % 3, nn.CrossEntropyLoss())
+
+
+class Centred(nn.Module):
+    """Each example less the mean of its batch."""
+
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_model_that_mixes_examples_is_refused_in_several_batches(keyed):
+    model, x, y = nn.Sequential(nn.Linear(5, 3), Centred()).double(), draw(9, 5), torch.arange(9) % 3
+    named = lambda parts: [{"input": part} for part in parts] if keyed else list(parts)
+    assert EmpiricalRisk(model, named([x]), [y]).num_examples == 9
+    with pytest.raises(ValueError, match="depend on the other examples of the batch"):
+        EmpiricalRisk(model, named(x.split(4)), y.split(4))
 
 
 def test_parameters_of_two_dtypes_are_refused():

@@ -44,7 +44,10 @@ p = resolve(globals(), width=3)
 store.run("of stored", stored, {})
 '''
 TOOLS = '''
+from hesslib._checks import whole
 from hesslib._progress import bar
+from sklearn._checks import foreign
+from .validation import refuse as check
 
 LIMITS = {"low": 1}
 
@@ -55,6 +58,10 @@ def scale(x):
 
 
 def shift(x):
+    whole(1, x=x)
+    if x < 0:
+        check(x)
+    foreign(x)
     return Shifter().shifted(x)
 
 
@@ -75,6 +82,8 @@ FILES = {
     "notebooks/01_demo.py": MAIN,
     "hesslib/curvature/tools.py": TOOLS,
     "hesslib/curvature/lazy.py": LAZY,
+    "hesslib/_checks.py": "def whole(low, **named):\n    return low\n",
+    "hesslib/curvature/validation.py": "def refuse(x):\n    return x\n",
     "hesslib/_progress.py": "def bar(items):\n    return items\n",
 }
 
@@ -101,6 +110,9 @@ CHANGES = {
     "a constant of the library": {"tools": ('{"low": 1}', '{"low": 2}')},
     "a method of a class reached through a module": {"tools": ("return x + self.amount", "return x - self.amount")},
     "a field of that class": {"tools": ("amount: int = 1", "amount: int = 2")},
+    "a call that another library's function of that name gets": {"tools": ("foreign(x)", "foreign(2 * x)")},
+    "what comes before a check": {"tools": ("if x < 0:", "if x < 1:")},
+    "a check whose result is used": {"tools": ("    whole(1, x=x)", "    x = whole(1, x=x)")},
     "a function imported late": {"lazy": ("return 7", "return 8")},
     "another library's function under the same name": {"01_demo": ("import numpy as np", "import cupy as np")},
 }
@@ -112,6 +124,9 @@ NO_CHANGES = {
     "the type of a field": {"tools": ("amount: int", "amount: float")},
     "a function that is not reached": {"tools": ("def nobody(x):\n    return x", "def nobody(x):\n    return -x")},
     "a constant that is not reached": {"01_demo": ("UNUSED = 5", "UNUSED = 6")},
+    "a check": {"validation": ("return x", "return -x"), "_checks": ("return low", "return -low")},
+    "a call of a check": {"tools": ("    whole(1, x=x)\n", "")},
+    "another call of a check": {"tools": ("check(x)", "check(x, 2)")},
     "a bar": {"_progress": ("return items", "return list(items)")},
     "white space": {"01_demo": ("FACTOR = 2.0", "FACTOR   =   (2.0)")},
     "another stored function": {"01_demo": ('{"a": UNUSED}', '{"a": -UNUSED}')},

@@ -151,3 +151,18 @@ def test_a_run_may_be_older_than_the_chapter_that_imports_its_function():
     assert older and not pack.fault(older[0], present)
     changed = {**older[0], "commit": "dc6d2fdf4b8a"[:7]}  # without the function
     assert "other code" in pack.fault(changed, present)
+
+
+def test_labels_are_rehashed_where_their_commit_has_the_present_code(tmp_path, made, monkeypatch):
+    store, folder = Store(tmp_path / "loose"), tmp_path / "published"
+    fill(store, made, [0, 1])
+    pack.pack(folder, store)
+    before = published_labels("demo", folder)
+    monkeypatch.setattr(closure, "present", lambda code: {"demo": "c2"})
+    text = (folder / "demo.jsonl").read_text()
+    assert pack.rehash(folder) == 0 and (folder / "demo.jsonl").read_text() == text  # its commit has other code
+    monkeypatch.setattr(pack, "_closures_of", lambda commit: {"c2"})
+    assert pack.rehash(folder) == 2 and pack.rehash(folder) == 0
+    after = published_labels("demo", folder)
+    changed = [{k for k in a if a[k] != b[k]} for a, b in zip(before, after, strict=True)]
+    assert changed == [{"closure", "checksum"}] * 2 and {label["closure"] for label in after} == {"c2"}
