@@ -199,7 +199,7 @@ def split(iteration, reading, seed=p.seed, width=6):
 # %% tags=["hide-input"]
 explore(
     split,
-    {"iteration": moments, "reading": ["logits", "probability"]},
+    {"iteration": [*moments[:-1:2], last_moment], "reading": ["logits", "probability"]},
     name="fig_explore_terms",
     caption="$H = G + R$ along training, for a network of a few hundred parameters and 50 examples, in either reading. The axis is linear within $\\pm 10^{-6}$.",
     alt="Eigenvalues of H, G and R of a small network in ascending order on a signed logarithmic axis, at one moment of training.",

@@ -596,7 +596,7 @@ def clusters_moved(k, distance, seed=p.seed):
     return sentence + f"the network classifies {100 * right:.0f} % of new points correctly.", ax
 
 
-ks, moved = ([2, 5, 10], [2, 4, 8, 32]) if p.scale != "smoke" else ([2, 3], [4, 16])
+ks, moved = ([2, 5, 10], [2, 8, 32]) if p.scale != "smoke" else ([2, 3], [4, 16])
 explore(
     clusters_moved, {"k": ks, "distance": moved}, name="fig_explore_clusters", start={"k": ks[1], "distance": moved[-2]},
     caption="Leading eigenvalues of a small network for several numbers of clusters and distances of their centres. Dotted: after rank $k$.",

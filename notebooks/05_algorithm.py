@@ -546,7 +546,7 @@ say(
 # %% [markdown]
 # ## Batch and step of your own
 #
-# The experiment of the first section on a network of 505 parameters: 200 digits, 400 iterations, and the exact spectrum at the end. In Jupyter it
+# The experiment of the first section on a network of 505 parameters: 200 digits, 300 iterations, and the exact spectrum at the end. In Jupyter it
 # is trained anew when a slider is released, which takes a second or two.
 
 
@@ -559,9 +559,9 @@ def tiny(batch, step_size, seed):
     inputs, targets, *test = few_digits(seed)
     model = convolutional([2, 3], 6, seed=seed).float()
     options = {"step_size": step_size, "batch_size": batch, "seed": seed}
-    stops = {"levels": [], "iterations": 400, "limit": 400, "every": 400}
+    stops = {"levels": [], "iterations": 300, "limit": 300, "every": 300}
     *_, (_, iteration, loss) = passages(model, inputs, targets, **options, **stops)
-    values = eigenvalues_of(model, inputs, targets) if iteration == 400 else None
+    values = eigenvalues_of(model, inputs, targets) if iteration == 300 else None
     return accuracy(model, *test), loss, values
 
 
