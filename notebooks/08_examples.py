@@ -163,12 +163,13 @@ if share < 0.5:  # the c of one of the samples are small
     saturated += "There a few points carry the Hessian, and neither the law nor the prediction applies: both need nearly constant $c_n$."
 say(
     """**Reading.** With one centred blob the spectrum is {far:.3f} from its Marchenko-Pastur law at most (Kolmogorov-Smirnov distance). With two, the largest eigenvalues are {one:.0f}, {two:.0f} and
-    {three:.0f} (paper: 454.4, 819.5, 92.7) for this one draw of the centres; over draws the relative standard deviation is about $1.18/\\sqrt d$ with small weights, 12, 8 and 26 %. The centres alone predict {guess_one:.0f}, {guess_two:.0f} and {guess_three:.0f}. A blob that is not centred has an outlier
+    {three:.0f} (paper: 454.4, 819.5, 92.7) for this one draw of the centres; over draws the relative standard deviation is about $1.18/\\sqrt d$ with small weights: {spread_1:.0f}, {spread_2:.0f} and {spread_3:.0f} %. The centres alone predict {guess_one:.0f}, {guess_two:.0f} and {guess_three:.0f}. A blob that is not centred has an outlier
     of its own: {raw:.3g} at $\\alpha = 1$, predicted {guess_raw:.3g}.{saturated}""",
     saturated=saturated,
     far=max(far),
     **dict(zip(["one", "two", "three"], top)),
     **dict(zip(["guess_one", "guess_two", "guess_three"], guess)),
+    **{f"spread_{i}": 118 / np.sqrt(d) for i, (_, d, _) in enumerate(PAPER.values(), 1)},
     raw=logistic(raw[0], p.weight)[-1],
     guess_raw=predicted(raw[1], 1.0, p.weight)[-1],
 )

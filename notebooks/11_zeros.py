@@ -351,6 +351,7 @@ REASONS = ["black", "pairs", "dependent", "scaling", "undone", "shifts", "exampl
 by_name = {n: accounts.where(network=k).results for k, n in NETWORKS.items()}
 named = [(f"{n}, stored", r) for n, r in by_name.items() if r]
 named += [(f"{NETWORKS[k]}, this run", [r]) for k, r in today.items()]
+shades = [*figures.SERIES, figures.GREYS[0]]
 
 
 # %%
@@ -359,7 +360,7 @@ def draw_account(ax, moment):
     for row, (_, results) in enumerate(named):
         part = lambda r: 100 * np.asarray(r["reasons"])[moment] / r["parameters"]
         shares, left = np.mean([part(r) for r in results], 0), 0.0
-        for color, share in zip([*figures.SERIES, figures.GREYS[0]], shares):
+        for color, share in zip(shades, shares):
             ax.barh(row, share, left=left, color=color, height=0.6, lw=0)
             left += share
         count = lambda r: 100 * np.asarray(r["counts"])[moment, 1] / r["parameters"]
@@ -374,7 +375,6 @@ def draw_account(ax, moment):
 panels = [figures.panel(n, "zeros of $G$, % of $M$", "") for n in ("start", "end")]
 for i, ax in enumerate(panels):
     draw_account(ax, i)
-shades = [*figures.SERIES, figures.GREYS[0]]
 for i, (color, name) in enumerate(zip(shades, REASONS)):
     panels[i > 3].bar(0, 0, color=color, label=name)
 for ax in panels:  # half of the names below each
@@ -552,8 +552,7 @@ draw = np.random.default_rng(p.seed)
 gaussian = [draw.standard_normal((300, 300)) for _ in range(10)]
 spectra_of = (np.linalg.eigvalsh(a + a.T) for a in gaussian)
 null = Estimate(spacing_ratios(values).mean() for values in spectra_of)
-of_runs = lambda runs, key, i: Estimate([r[key][i] for r in runs], "`readings`")
-spacing = lambda runs, k, i: of_runs(runs, f"spacing_{k}", i)
+spacing = lambda runs, k, i: Estimate([r[f"spacing_{k}"][i] for r in runs], "`readings`")  # fmt: skip
 cases = [("digits, ReLU", relu), ("digits, tanh, one run", tanh)]
 cases += [("clusters, ReLU", clusters)]
 
@@ -585,8 +584,9 @@ say(
     """**This run.** $H$ has {h_start:.3f} at the start and {h_end:.3f} at the end, each from about {number:,} eigenvalues; one such mean scatters by about {error:.3f}. Ten Gaussian
     matrices of order 300 have {null:.3f} (mean and standard deviation of one).
 
-    **Stored runs.** On digits with ReLU $H$ has {r_start:.3f} at the start and {r_end:.3f} at the end, and $G$ has {g_start:.3f} and {g_end:.3f}. On clusters the four are {k_start:.3f}, {k_end:.3f}, {kg_start:.3f} and {kg_end:.3f}. All are far from Poisson; $H$ of the digits at the
-    start, and both matrices of the clusters at the end, lie a little below the Gaussian value.""",
+    **Stored runs.** On digits with ReLU $H$ has {r_start:.3f} at the start and {r_end:.3f} at the end, and $G$ has {g_start:.3f} and {g_end:.3f}. On clusters the four are {k_start:.3f}, {k_end:.3f}, {kg_start:.3f} and {kg_end:.3f}. Independent numbers (Poisson) have {poisson:.3f},
+    a Gaussian random matrix has {goe:.3f}.""",
+    poisson=POISSON, goe=GOE,
     k_start=spacing(clusters, "H", 0), k_end=spacing(clusters, "H", -1), kg_start=spacing(clusters, "G", 0), kg_end=spacing(clusters, "G", -1),
     h_start=now["spacing_H"][0], h_end=now["spacing_H"][-1], number=int(now["number_H"][-1]), error=0.25 / np.sqrt(max(1, now["number_H"][-1])), null=null,
     r_start=spacing(relu, "H", 0), r_end=spacing(relu, "H", -1), g_start=spacing(relu, "G", 0), g_end=spacing(relu, "G", -1),

@@ -127,12 +127,13 @@ grid = [{**standard[n], "after": a, "seed": s} for n, a, s in runs]
 stored = Store().sweep("today_spectra", spectra, grid, run=paper, jobs=2)
 
 # %% tags=["hide-input"]
+has_learnt = lambda r: learnt(float(r["loss"]), int(r["classes"]))
 rows = []
 for n in ours:
     start, end = (here[n, a] for a in ("start", p.optimizer))
     m = len(start["eigenvalues"])
     numbers = [f"{m:,}", f"{start['targets']}", f"{start['classes']}"]
-    ended = "yes" if learnt(float(end["loss"]), int(end["classes"])) else "no"
+    ended = "yes" if has_learnt(end) else "no"
     rows.append([n, *numbers, f"{start['loss']:.3f}", f"{end['loss']:.4f}", f"{100 * end['accuracy']:.0f}", ended])  # fmt: skip
 head = ["this run", "$M$", "$N$", "$C$", "start loss", "end loss"]
 figures.table([*head, "correct, %", "learnt"], rows)
@@ -233,9 +234,9 @@ for after in MOMENTS:
     for key, letter in (("eigenvalues", "H"), ("ggn", "G")):
         told[f"{letter}_{after}"] = f"{close(part, key)} of {len(part)}"
 fitted = [r for a in MOMENTS[1:] for r in stored.where(after=a).results]
-told["learnt"] = sum(learnt(float(r["loss"]), int(r["classes"])) for r in fitted)
+good = [r for r in fitted if has_learnt(r)]
+told["learnt"] = len(good)
 told["ends"] = len(fitted) or None
-good = [r for r in fitted if learnt(float(r["loss"]), int(r["classes"]))]
 bulks = [measured(r)[2] for r in good] or [np.nan]
 told["bulks"] = f"{min(bulks):.0f} to {max(bulks):.0f}" if good else None
 
@@ -318,7 +319,7 @@ for q, r in zip(dense.parameters, dense.results):
         ax.legend()
 
 # %% tags=["hide-input"]
-span = Estimate([measured(r)[2] for r in stored.where(after="AdamW").results if learnt(float(r["loss"]), int(r["classes"]))], stored.name)  # fmt: skip
+span = Estimate([measured(r)[2] for r in stored.where(after="AdamW").results if has_learnt(r)], stored.name)  # fmt: skip
 unsure = lambda **at: max((100 * r["bulk"][1] for r in dense.where(**at).results), default=None)  # fmt: skip
 if len(dense):
     figures.figure(
@@ -561,18 +562,14 @@ figures.table([*head, "loss, large batch", "loss, small after it"], rows)
 # %%
 def over_all(optimizer, i):
     """Barriers of all networks on line i, in %, of runs whose ends have learnt."""
-    fits = lambda r: learnt(float(r["losses"][0, 0]), int(r["classes"]))
-    part = [r for r in walks.where(optimizer=optimizer).results if fits(r)]
+    part = walks.where(optimizer=optimizer).results
+    part = [r for r in part if learnt(float(r["losses"][0, 0]), int(r["classes"]))]
     share = (100 * r["barriers"][i] / np.log(r["classes"]) for r in part)
     return Estimate(share, walks.name)
 
 
 # %% tags=["hide-input"]
-four = {
-    f"{o.lower()}_{w}": over_all(o, i)
-    for o in MOMENTS[1:]
-    for i, w in enumerate(("next", "apart"))
-}
+four = {f"{o.lower()}_{w}": over_all(o, i) for o in MOMENTS[1:] for i, w in enumerate(("next", "apart"))}  # fmt: skip
 say(
     """**Stored runs.** Where the small batches go on from the end of the large ones, the barrier after AdamW is {a_low:.0f} to {a_high:.0f} %, after SGD {s_low:.0f} to {s_high:.0f} %. Where both start from
     the same random weights it is {ap_low:.0f} to {ap_high:.0f} % with AdamW, and {sp_low:.0f} to {sp_high:.0f} % with SGD. These are the runs in which the large batches have learnt, {adamw} of {each} with

@@ -18,7 +18,8 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,24 @@ Result = dict[str, np.ndarray]
 Found = tuple[Result, dict[str, Any]]
 
 
+@lru_cache(maxsize=4)
+def _archive(path: Path, stamp: int) -> zipfile.ZipFile:
+    """A published archive, open, as it is since a time: its directory is as long as all its runs."""
+    return zipfile.ZipFile(path)
+
+
+@lru_cache(maxsize=4)
+def _labels(path: Path, stamp: int) -> list[dict[str, Any] | None]:
+    """Labels of a published file as it is since a time; None for a damaged line."""
+    return [read_label(line) for line in path.read_text().splitlines()]
+
+
 def read_arrays(path: Path, prefix: str, checksums: dict[str, str]) -> Result | None:
     """Arrays of an archive, by their checksums; None if one is missing or not as it was."""
     found = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        published = nullcontext(_archive(path, path.stat().st_mtime_ns)) if prefix else None
+        with published or zipfile.ZipFile(path) as archive:
             for member in archive.namelist():  # in the order in which the function gave them
                 name = member.removeprefix(prefix).removesuffix(".npy")
                 if member == f"{prefix}{name}.npy" and name in checksums:
@@ -66,8 +80,7 @@ def read_label(text: str) -> dict[str, Any] | None:
 def published_labels(name: str, folder: Path = PUBLISHED) -> list[dict[str, Any]]:
     """Labels of the published runs of an experiment; a damaged line is left out with a warning that names it."""
     path, labels = folder / f"{name}.jsonl", []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
-        label = read_label(line)
+    for number, label in enumerate(_labels(path, path.stat().st_mtime_ns) if path.exists() else [], 1):
         if label is None:
             warnings.warn(f"{path.name}, line {number}: the label is damaged, its run is not used", stacklevel=2)
         else:

@@ -65,7 +65,7 @@ BUDGETS = {
     "curvature": 4210,
     "theory": 492,
     "experiments": 2519,
-    "book": 3776,
+    "book": 3789,
     "": 444,
 }
 
