@@ -117,7 +117,8 @@ class EmpiricalRisk:
     Raises:
         ValueError: an argument is out of its range; the message names it, its value and what is valid.
         RuntimeError: two evaluations differ (active dropout), or an evaluation changes a buffer.
-        CertificateError: (from products, matrices and spectra) independent routes differ.
+        CertificateError: (from products, matrices and spectra) independent routes differ; (with several batches)
+            outputs for an example depend on the others of its batch.
 
     Example:
         >>> import torch

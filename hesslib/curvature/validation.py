@@ -1,139 +1,208 @@
 """Checks of a model and its loss that evaluate or differentiate them.
 
 Their functions are called for their refusals alone, so the closures of stored results leave them out, as they do
-``hesslib/_checks.py``: a refusal more changes no number.
+``hesslib/_checks.py``: a refusal more changes no number. Where a check cannot be made, it is silent.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .certificates import CAUSES, CertificateError, _First, plain_product, probe, relative, report, value_and_gradient
 
 if TYPE_CHECKING:
     from .risk import EmpiricalRisk
 
-
-def cut(data: Any, size: int, to: int) -> Any:
-    """The first examples of a batch of a size."""
-    return tree_map(lambda t: t[:to] if isinstance(t, Tensor) and t.ndim and len(t) == size else t, data)
+    Batch = tuple[float, Any, Tensor]
 
 
-def evaluate(risk: EmpiricalRisk, inputs: Any) -> Any:
+def take(risk: EmpiricalRisk, index: int, examples: slice) -> Any:
+    """Some examples of a batch of inputs; None where its tensors are not all one row an example."""
+    shared = Counter(id(t) for x, _ in risk.batches for t in tree_leaves(x) if isinstance(t, Tensor))
+    x, y = risk.batches[index]
+    own = [t for t in tree_leaves(x) if isinstance(t, Tensor) and shared[id(t)] == 1]
+    if not all(t.ndim and len(t) == len(y) for t in own):
+        return None
+    return tree_map(lambda t: t[examples] if any(t is one for one in own) else t, x)
+
+
+def evaluate(risk: EmpiricalRisk, inputs: Any, vector: Tensor | None = None) -> Any:
     """The model's outputs, without a trace in random states and buffers."""
     once = copy.copy(risk)
     once.constants = {n: c.clone() for n, c in risk.constants.items()}
+    values = risk.parameters if vector is None else risk.unflatten(vector)
     with torch.random.fork_rng(devices=[risk.device] if risk.device.type == "cuda" else []):
-        outputs = once.outputs(risk.parameters, inputs)
+        outputs = once.outputs(values, inputs)
     return outputs.detach() if isinstance(outputs, Tensor) else outputs
 
 
+def direction(risk: EmpiricalRisk) -> Tensor:
+    """A random direction (M,) of the size of each parameter, in which a row of padding stays: it has no gradient."""
+    v = probe(risk)
+    for part, p in zip(risk.unflatten(v).values(), risk.parameters.values(), strict=True):
+        part *= p.abs() + (p.abs().median() or 1.0)
+    for name, module in risk.model.named_modules():
+        weight = f"{name}.weight" if name else "weight"
+        if getattr(module, "padding_idx", None) is not None and weight in risk.parameters:
+            risk.unflatten(v)[weight][module.padding_idx] = 0
+    return v
+
+
+def variables_of(value: Tensor) -> Iterator[Tensor]:
+    """The tensors that require a gradient of which a value is made."""
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            if hasattr(node, "variable"):
+                yield node.variable
+
+
 def check_loss(risk: EmpiricalRisk) -> None:
-    """Refuse a callable loss that fails, that depends on parameters, or that sums over the examples.
+    """Refuse a callable loss that fails, that depends on the model's parameters, or that sums over the examples.
 
     Raises:
         ValueError: the message names the loss and what is valid.
     """
     f = evaluate(risk, risk.batches[0][0]) if risk.loss_name == "custom" else None
-    if not isinstance(f, Tensor):  # what else is wrong with outputs the risk says itself
+    if not isinstance(f, Tensor) or f.dtype != risk.dtype:  # what is wrong with outputs the risk says itself
         return
     y, loss = risk.batches[0][1], risk.loss_function
+    twice = lambda t: torch.cat([t, t])
+    cuda = [risk.device] if risk.device.type == "cuda" else []
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.random.fork_rng(devices=cuda):
             value = loss(f, y)
+            loss(twice(f), twice(y))
     except Exception as error:
         hint = "; loss='cross_entropy' takes (N, ..., C) too" if isinstance(loss, nn.CrossEntropyLoss) else ""
         raise ValueError(
-            f"loss: it fails for outputs {tuple(f.shape)} {f.dtype} and targets {tuple(y.shape)} {y.dtype}: "
-            f"{str(error).splitlines()[0]}{hint}"
+            f"loss: it fails for outputs {tuple(f.shape)} {f.dtype} and targets {tuple(y.shape)} {y.dtype}, or for the "
+            f"same examples twice: {type(error).__name__} {(str(error).splitlines() or [''])[0]}{hint}"
         ) from error
-    if isinstance(value, Tensor) and value.requires_grad:
-        raise ValueError(
-            "loss: it depends on parameters directly (weight decay?), and H would be without that term; take it out "
-            "(decay of lambda/2 |w|^2 adds lambda to each eigenvalue); a loss's own parameters need requires_grad=False"
-        )
-    if not isinstance(value, Tensor) or value.ndim or value.abs() > 1e-3:  # the risk itself tries the examples twice
+    if not isinstance(value, Tensor) or value.ndim:
         return
-    rolled = f.roll(1, 0)  # where all examples are fitted, a sum is zero too
-    try:
-        one, two = loss(rolled, y), loss(torch.cat([rolled, rolled]), torch.cat([y, y]))
-    except Exception:  # a loss for these outputs alone
-        return
-    if not torch.allclose(one, two, rtol=1e-4, equal_nan=True):
+    if any(v is p for v in variables_of(value) for p in risk.model.parameters()):
         raise ValueError(
-            f"loss: the callable must average over the examples, but gives {one.item():.4g} for a batch and "
-            f"{two.item():.4g} for the same batch twice; use reduction='mean'"
+            "loss: it depends on the model's parameters directly (weight decay?), and H would be without that term; "
+            "take it out: decay of lambda/2 |w|^2 adds lambda to each eigenvalue"
         )
+    noise = torch.randn(f.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(f)
+    for g in (f, f.roll(1, 0), f + (f.abs().mean() or 1.0) * noise):  # where all is fitted, a sum is zero too
+        try:
+            with torch.random.fork_rng(devices=cuda):
+                one, two = float(loss(g, y)), float(loss(twice(g), twice(y)))
+        except Exception:  # outputs that the loss does not take
+            continue
+        if one and abs(two - 2 * one) <= 1e-3 * abs(one):
+            raise ValueError(
+                f"loss: the callable must average over the examples, but gives {one:.4g} for a batch and {two:.4g} for "
+                "the same batch twice; use reduction='mean'"
+            )
 
 
 def check_examples(risk: EmpiricalRisk) -> None:
-    """Refuse several batches for a model whose outputs for an example depend on the others of its batch.
+    """Several batches need a model whose outputs for an example do not depend on the others of its batch.
 
     Raises:
-        ValueError: it does, seen on the first batch and its first half.
+        CertificateError: they do, seen on every second example of the largest batch.
     """
-    x, y = risk.batches[0]
-    size = len(y)
-    if len(risk.batches) == 1 or size == 1:
+    index = max(range(len(risk.batches)), key=lambda i: len(risk.batches[i][1]))
+    (x, y), part = risk.batches[index], slice(1, None, 2)
+    some = None if len(risk.batches) == 1 or len(y) < 2 else take(risk, index, part)
+    if some is None:
         return
     try:
-        whole, half = evaluate(risk, x), evaluate(risk, cut(x, size, size // 2))
+        whole, few = evaluate(risk, x), evaluate(risk, some)
+        moved = evaluate(risk, x, risk.vector + 0.1 * direction(risk))
     except Exception:  # a model for batches of this size alone
         return
-    tensors = isinstance(whole, Tensor) and isinstance(half, Tensor)
-    if not tensors or len(whole) != size or half.shape != whole[: size // 2].shape:
+    tensors = isinstance(whole, Tensor) and isinstance(few, Tensor)
+    if not tensors or len(whole) != len(y) or few.shape != whole[part].shape:
         return
-    apart = relative(half, whole[: size // 2])
+    size = max(float(whole[part].norm()), float(moved[part].norm()))  # outputs may cancel at this point
+    apart = float((few - whole[part]).norm()) / (size or 1.0)
     if apart > (1e-6 if risk.dtype == torch.float64 else 1e-3):
-        raise ValueError(
-            f"model: its outputs for an example depend on the other examples of the batch (by {apart:.1e}), so the "
-            "risk would depend on how they are batched; give them as one batch"
-        )
+        report(
+            risk, f"model: its outputs for an example depend on the other examples of the batch (by {apart:.1e}), so "
+            "the risk depends on how they are batched; give them as one batch, or each sequence with a batch axis: "
+            "inputs (1, T, ...) and targets (1, T)",
+        )  # fmt: skip
 
 
 def check_single_precision(risk: EmpiricalRisk) -> None:
     """Double backward of a float32 model must be the derivative of its gradient, by differences in double precision.
 
-    Of at most 32 examples of one batch. Where the model does not run in double precision the differences are in single,
-    too coarse to tell anything over the kinks of a ReLU.
+    Of 32 examples of a batch, or all of it where these tell nothing. Where the model does not run in double precision
+    the differences are in single, too coarse to tell anything over the kinks of a ReLU.
 
     Raises:
         CertificateError: it is not.
     """
     if risk.dtype == torch.float64:
         return
-    _, x, y = next(iter(risk.weighted_batches()))
-    batch = (1.0, cut(x, len(y), 32), y[:32])
+    index = next(i for i, share in enumerate(risk.shares) if share)
+    x, y = risk.batches[index]
+    few = take(risk, index, slice(32))
+    batches = [(1.0, x, y)] if few is None else [(1.0, few, y[:32]), (1.0, x, y)]
+    for precise in (True, False):
+        for batch in batches:
+            try:
+                if precise:
+                    told = compare_second_derivative(*in_double(risk, batch), (1e-5, 1e-6, 1e-7), 1e-3)
+                else:
+                    told = compare_second_derivative(risk, batch, (1e-2, 3e-3, 1e-3), 5e-2)
+            except CertificateError:
+                raise
+            except Exception:  # what cannot be differentiated twice the operator says itself
+                continue
+            if told:
+                return
+
+
+def in_double(risk: EmpiricalRisk, batch: Batch) -> tuple[EmpiricalRisk, Batch]:
+    """The same risk and batch in double precision."""
     double = lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t
     other = risk.at(risk.vector)
     other.parameters, other.constants = tree_map(double, risk.parameters), tree_map(double, risk.constants)
     other.dtype = torch.float64
-    try:
-        compare_second_derivative(other, tree_map(double, batch), (1e-5, 1e-6, 1e-7), 1e-3)
-    except CertificateError:
-        raise
-    except Exception:
-        compare_second_derivative(risk, batch, (1e-2, 3e-3, 1e-3), 5e-2)
+    if isinstance(risk.loss_function, nn.Module):
+        other.loss_function = copy.deepcopy(risk.loss_function).double()
+    return other, tree_map(double, batch)
 
 
-def compare_second_derivative(
-    risk: EmpiricalRisk, batch: tuple[float, Any, Tensor], steps: tuple[float, ...], allowed: float
-) -> None:
-    """Report where double backward differs from differences of gradients and these agree with each other."""
-    v, w = probe(risk), risk.vector
-    v *= (float(w.norm()) or 1.0) / v.norm()
-    product = plain_product(_First(risk, batch), "hessian", "logits", v)
+def compare_second_derivative(risk: EmpiricalRisk, batch: Batch, steps: tuple[float, ...], allowed: float) -> bool:
+    """Report where double backward differs from differences of gradients that agree with each other.
+
+    At a point beside the risk's own, which may lie on a kink.
+
+    Returns:
+        whether the batch tells anything: a loss without curvature does not.
+    """
+    v = direction(risk)
+    w = risk.vector + 1e-3 * v.flip(0).sign() * v.abs()
+    one = _First(risk.at(w), batch)
     at = lambda vector: value_and_gradient(risk, risk.unflatten(vector), [batch])[1]
-    found = [(at(w + h * v) - at(w - h * v)) / (2 * h) for h in steps]
+    difference = lambda h: (at(w + h * v) - at(w - h * v)) / (2 * h)
+    product, found = plain_product(one, "hessian", "logits", v), [difference(steps[0])]
+    if relative(found[0], product) <= allowed:
+        return bool(product.norm() > 0)
+    found += [difference(h) for h in steps[1:]]
     spread = max(float((a - found[0]).norm()) for a in found)
     apart = min(float((a - product).norm()) for a in found)
-    if relative(found[0], product) > allowed and spread < 0.1 * apart:
+    rounding = 1e4 * torch.finfo(risk.dtype).eps * float(plain_product(one, "scale", "logits", v).norm())
+    if spread < 0.1 * apart and apart > rounding:
         report(
             risk, f"H: double backward differs by {relative(found[-1], product):.1e} from differences of gradients; "
-            f"{CAUSES}",
+            f"{CAUSES}, or a cast to bfloat16 or half precision in forward",
         )  # fmt: skip
+    return True

@@ -302,7 +302,7 @@ def test_a_loss_with_weight_decay_is_refused():
     model, x, y = mlp(5, 4, 3).double(), draw(9, 5), torch.arange(9) % 3
     decay = lambda f, y: F.cross_entropy(f, y) + 1e-3 * sum(p.square().sum() for p in model.parameters())
     for mode in (torch.enable_grad, torch.no_grad):
-        with mode(), pytest.raises(ValueError, match="loss: it depends on parameters directly"):
+        with mode(), pytest.raises(ValueError, match="loss: it depends on the model's parameters directly"):
             EmpiricalRisk(model, x, y, decay)
     model.requires_grad_(False)
     EmpiricalRisk(model, x, y, decay, parameters=["0.weight"])  # a number is added, no more
@@ -320,21 +320,130 @@ def test_a_loss_that_fails_is_named():
     with pytest.raises(ValueError, match=r"loss: it fails for outputs \(2, 4, 3\) .*loss='cross_entropy' takes"):
         EmpiricalRisk(model, x, torch.arange(8).reshape(2, 4) % 3, nn.CrossEntropyLoss())
 
+    with pytest.raises(ValueError, match=r"loss: it fails .* NotImplementedError"):
+        EmpiricalRisk(model, x, draw(2, 4, 3), nn.Module())
 
-class Centred(nn.Module):
-    """Each example less the mean of its batch."""
 
-    def forward(self, x):
-        return x - x.mean(0)
+def test_what_a_loss_may_depend_on():
+    """Targets of a network, a network within the loss, a parameter of its own: none of them is the model's."""
+    model, teacher, x = mlp(5, 4, 3).double(), mlp(5, 4, 3).double(), draw(9, 5)
+    heat = nn.Parameter(torch.tensor(2.0).double())
+    exact = EmpiricalRisk(model, x, teacher(x).detach(), nn.MSELoss()).hessian().to_dense()
+    within = lambda f, y: F.mse_loss(f, teacher(y))
+    scaled = lambda f, y: F.mse_loss(f, y) * heat / 2
+    for y, loss in ((teacher(x), nn.MSELoss()), (x, within), (teacher(x), scaled)):
+        torch.testing.assert_close(EmpiricalRisk(model, x, y, loss).hessian().to_dense(), exact)
+
+
+MIXING = {
+    "centre": lambda x: x - x.mean(0),
+    "pairs": lambda x: x - x.unflatten(0, (-1, 2)).mean(1, keepdim=True).expand(-1, 2, -1).flatten(0, 1),
+    "causal": lambda x: x.cumsum(0),
+}
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-def test_a_model_that_mixes_examples_is_refused_in_several_batches(keyed):
-    model, x, y = nn.Sequential(nn.Linear(5, 3), Centred()).double(), draw(9, 5), torch.arange(9) % 3
-    named = lambda parts: [{"input": part} for part in parts] if keyed else list(parts)
-    assert EmpiricalRisk(model, named([x]), [y]).num_examples == 9
-    with pytest.raises(ValueError, match="depend on the other examples of the batch"):
-        EmpiricalRisk(model, named(x.split(4)), y.split(4))
+@pytest.mark.parametrize("name", MIXING)
+def test_a_model_that_mixes_examples_is_refused_in_several_batches(name, keyed):
+    model, x, y = Wrapped(MIXING[name], nn.Linear(5, 3)).double(), draw(10, 5), torch.arange(10) % 3
+    named = lambda parts: [{"x": part} for part in parts] if keyed else list(parts)
+    assert EmpiricalRisk(model, named([x[:8]]), [y[:8]]).num_examples == 8
+    with pytest.raises(RuntimeError, match="depend on the other examples of the batch"):
+        EmpiricalRisk(model, named(x.split([2, 8])), y.split([2, 8]))
+
+
+class Attends(nn.Module):
+    """Examples attend to a memory that all batches share."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x, memory):
+        return self.b((self.a(x) @ memory.T).softmax(1) @ memory)
+
+
+class Cancels(nn.Module):
+    """Outputs that are rounding errors."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 3, bias=False), nn.Linear(5, 3, bias=False)
+        self.b.weight.data = self.a.weight.data.clone()
+
+    def forward(self, x):
+        return self.a(x) - self.b(3 * x) / 3
+
+
+def test_batches_of_what_does_not_mix():
+    torch.manual_seed(0)
+    memory, (x, z), y = draw(6, 4), draw(2, 6, 5), torch.arange(6) % 3  # as long as a batch
+    assert EmpiricalRisk(Attends().double(), [(x, memory), (z, memory)], [y, y]).num_examples == 12
+    assert EmpiricalRisk(Cancels().double(), list(x.split(2)), list(draw(6, 3).split(2)), "mse").num_examples == 6
+
+
+class Graph(nn.Module):
+    """Nodes that see their neighbours."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x, edges):
+        return self.b(torch.relu(self.a(x)[edges[0]].index_add(0, edges[1], self.a(x))))
+
+
+class Words(nn.Module):
+    """A row of padding that reaches the outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(9, 4, padding_idx=0), nn.Linear(4, 3)
+
+    def forward(self, tokens):
+        return self.out(torch.tanh(self.embed(tokens)).mean(1))
+
+
+def elu_on_black_borders():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ELU(), nn.Flatten(), nn.Linear(108, 3))
+    nn.init.zeros_(model[0].bias)
+    return model, F.pad(draw(9, 1, 4, 4).float(), (2, 2, 2, 2))
+
+
+RIGHT = {  # in single precision; each was refused by a draft of the comparison in double
+    "padding": lambda: (Words(), torch.arange(45).reshape(9, 5) % 9),
+    "graph": lambda: (Graph(), [(draw(40, 5).float(), torch.arange(80).reshape(2, 40) % 40)]),
+    "border": elu_on_black_borders,
+    "zeros": lambda: (nn.Linear(5, 3).requires_grad_(), torch.zeros(9, 5)),
+    "masked class": lambda: (shifted(mlp(5, 4, 3), -1e9), draw(9, 5).float()),
+    "compiled": lambda: (torch.compile(mlp(5, 4, 3), backend="aot_eager"), draw(9, 5).float()),
+}
+
+
+def shifted(model, by):
+    with torch.no_grad():
+        model[-1].bias[2] += by
+    return model
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_in_single_precision(name):
+    torch.manual_seed(0)
+    model, x = RIGHT[name]()
+    y = torch.arange(40 if name == "graph" else 9) % (2 if name == "masked class" else 3)
+    op = EmpiricalRisk(model, x, [y] if name == "graph" else y).hessian()
+    assert torch.isfinite(op @ torch.ones(op.shape[0])).all()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", nn.CrossEntropyLoss(weight=torch.ones(3))])
+def test_a_wrong_derivative_of_examples_that_count(loss):
+    """The comparison looks at 32 examples; where all of these are ignored, at all."""
+    torch.manual_seed(0)
+    model, x, y = mlp(5, 4, 3), draw(90, 5).float(), torch.arange(90) % 3
+    nn.utils.parametrizations.weight_norm(model[0])
+    y[:40] = -100
+    with pytest.raises(RuntimeError, match="H: double backward differs"):
+        EmpiricalRisk(model, x, y, loss).hessian() @ torch.ones(39 + 4)
 
 
 def test_parameters_of_two_dtypes_are_refused():
