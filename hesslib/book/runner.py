@@ -260,6 +260,13 @@ def folder_name(parameters: dict[str, Any]) -> str:
     return short if short == text else f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def seconds_taken(source: Path) -> float:
+    """What the last kept run of a chapter took; infinite if there is none."""
+    path = source.with_suffix(".ipynb")
+    stamp = nbformat.read(path, as_version=4).metadata.get("hesslib", {}) if path.exists() else {}
+    return stamp.get("seconds", float("inf"))
+
+
 def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = None, jobs: int = 1) -> list[Outcome]:
     """Execute notebooks.
 
@@ -280,5 +287,8 @@ def run(names: list[str], parameters: dict[str, Any], *, output: Path | None = N
     folder = output or (ROOT / "_build" / "runs" / folder_name(parameters) if parameters else NOTEBOOKS)
     threads = max(1, cores(None if parameters.get("scale") == "paper" else 1) // max(1, jobs))
     bar = sys.stderr.isatty() and jobs == 1
-    calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads, bar) for s in chosen)
-    return Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)
+    # what takes longest begins first, or one core waits for it at the end
+    order = sorted(chosen, key=seconds_taken, reverse=True) if jobs > 1 else chosen
+    calls = (delayed(run_one)(s, folder / f"{s.stem}.ipynb", parameters, threads, bar) for s in order)
+    done = Parallel(n_jobs=min(jobs, len(chosen)) or 1)(calls)
+    return sorted(done, key=lambda outcome: outcome.name)
