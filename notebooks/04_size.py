@@ -489,9 +489,9 @@ def negatives(classes, width, seed, iterations, **options):
 
 
 # %%
-trials = {"smoke": 1, "quick": 1, "paper": 5}[p.scale]
 of_scale = {"smoke": (0, 100), "quick": (0, 300), "paper": (0, 100, 1000)}
-space = product((2, 4, 10) if p.scale == "paper" else (2, 10), (3, 6), of_scale[p.scale], range(trials))
+several, trials = ((2, 4, 10), 5) if p.scale == "paper" else ((2, 10), 1)
+space = product(several, (3, 6), of_scale[p.scale], range(trials))
 tried = np.array([(k, w, t, *negatives(k, w, s, t)) for k, w, t, s in space])
 of_h, of_r, bound = tried[:, 3:].T
 cases = {"tanh": {"activation": "tanh"}, "two hidden layers": {"depth": 2}}

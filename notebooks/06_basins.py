@@ -518,14 +518,15 @@ columns = {
     "negative eigenvalues, % of the sum of magnitudes": (lambda r: -100 * r["negative"] / r["absolute"], ".1f"),
     "noise in the ten leading eigenvectors, %": (lambda r: noise_of(r)[0], ".0f"), "ten leading eigenvalues, % of trace": (lambda r: noise_of(r)[1], ".0f"),
 }
-rows = [[NAMES[name], *(f"{est(name, of):{form}}" for of, form in columns.values())] for name in at_end if at_end[name]]
+ends = [name for name in at_end if at_end[name]]
+rows = [[word, *(f"{est(name, of):{form}}" for name in ends)] for word, (of, form) in columns.items()]
 words = {"small": "After the small batches", "control": "After the control"}
-figures.table(["CIFAR-10, means of weights", *columns], rows or [["not run", *[""] * len(columns)]])
+figures.table(["CIFAR-10, means of weights", *(NAMES[name] for name in ends)], rows if ends else [["not run"]])
 say(
-    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I.{others} The ratio rule counts {outliers:.1f} outliers at the end of Part I, where ten classes would give 9.
+    """**Reading.** The largest eigenvalue is {large:.3g} at the end of Part I, the trace {trace:,.0f}.{others} The ratio rule counts {outliers:.1f} outliers at the end of Part I, where ten classes would give 9.
 
     If the noise had the shape of the Hessian, its share in the ten leading eigenvectors would be that of the ten eigenvalues in the trace: at the end of Part I it is {share:.0f} %, against {null:.0f} %.""",
-    outliers=est("large", columns["outliers (ratio rule)"][0]), large=est("large", columns["largest"][0]), others="".join(f" {word} it is {est(name, columns['largest'][0]):.3g}." for name, word in words.items() if at_end[name]), share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
+    outliers=est("large", columns["outliers (ratio rule)"][0]), large=est("large", columns["largest"][0]), trace=est("large", columns["trace"][0]), others="".join(f" {word} they are {est(name, columns['largest'][0]):.3g} and {est(name, columns['trace'][0]):.0f}." for name, word in words.items() if at_end[name]), share=est("large", lambda r: noise_of(r)[0]), null=est("large", lambda r: noise_of(r)[1]),
 )
 
 # %% [markdown]

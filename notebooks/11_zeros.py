@@ -552,7 +552,8 @@ draw = np.random.default_rng(p.seed)
 gaussian = [draw.standard_normal((300, 300)) for _ in range(10)]
 spectra_of = (np.linalg.eigvalsh(a + a.T) for a in gaussian)
 null = Estimate(spacing_ratios(values).mean() for values in spectra_of)
-spacing = lambda runs, k, i: Estimate([r[f"spacing_{k}"][i] for r in runs], "`readings`")  # fmt: skip
+ratios = lambda runs, k, i: [r[f"spacing_{k}"][i] for r in runs]
+spacing = lambda *which: Estimate(ratios(*which), "`readings`")
 cases = [("digits, ReLU", relu), ("digits, tanh, one run", tanh)]
 cases += [("clusters, ReLU", clusters)]
 
