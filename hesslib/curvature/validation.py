@@ -123,15 +123,16 @@ def check_examples(risk: EmpiricalRisk) -> None:
         return
     try:
         whole, few = evaluate(risk, x), evaluate(risk, some)
-        moved = evaluate(risk, x, risk.vector + 0.1 * direction(risk))
     except Exception:  # a model for batches of this size alone
         return
     tensors = isinstance(whole, Tensor) and isinstance(few, Tensor)
     if not tensors or len(whole) != len(y) or few.shape != whole[part].shape:
         return
-    size = max(float(whole[part].norm()), float(moved[part].norm()))  # outputs may cancel at this point
-    apart = float((few - whole[part]).norm()) / (size or 1.0)
-    if apart > (1e-6 if risk.dtype == torch.float64 else 1e-3):
+    allowed, apart = 1e-6 if risk.dtype == torch.float64 else 1e-3, relative(few, whole[part])
+    if apart > allowed:  # or the outputs cancel at this point
+        moved = evaluate(risk, x, risk.vector + 0.1 * direction(risk))
+        apart = min(apart, float((few - whole[part]).norm()) / (float(moved[part].norm()) or 1.0))
+    if apart > allowed:
         report(
             risk, f"model: its outputs for an example depend on the other examples of the batch (by {apart:.1e}), so "
             "the risk depends on how they are batched; give them as one batch, or each sequence with a batch axis: "
