@@ -53,7 +53,7 @@ p = resolve(
     data=choice("mnist", "blobs"),
     hidden=integers(1, smoke=[3, 4], quick=[6, 12], paper=[6, 12]),
     examples=integer(10, 4990, smoke=60, quick=500, paper=1000),
-    iterations=integer(2, smoke=60, quick=5000, paper=5000),
+    iterations=integer(2, smoke=60, quick=4000, paper=5000),
     step_size=real(1e-6, 100),
     seed=integer(0),
     seeds=integer(1, smoke=2, quick=20, paper=20),

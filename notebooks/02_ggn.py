@@ -69,7 +69,7 @@ p = resolve(
     globals(),
     hidden=integers(1, smoke=[3], quick=[4, 8], paper=[6, 12]),
     examples=integer(10, 4990, smoke=30, quick=200, paper=1000),
-    iterations=integer(2, smoke=40, quick=3000, paper=5000),
+    iterations=integer(2, smoke=40, quick=2000, paper=5000),
     step_size=real(1e-6, 100),
     seed=integer(0),
     seeds=integer(1, smoke=1, quick=5, paper=5),

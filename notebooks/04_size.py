@@ -53,7 +53,7 @@ from hesslib.experiments.training import DivergenceError, accuracy, train
 # %% tags=["hide-input"]
 p = resolve(
     globals(),
-    widths=integers(1, smoke=[2, 4], quick=[10, 30, 70], paper=[10, 30, 50, 70]),
+    widths=integers(1, smoke=[2, 4], quick=[10, 30, 50], paper=[10, 30, 50, 70]),
     examples=integer(10, 4990, smoke=40, quick=200, paper=1000),
     iterations=integer(1, smoke=40, quick=1000, paper=5000),
     step_size=real(1e-6, 100),
@@ -230,7 +230,7 @@ say(
 
 
 # %%
-def followed(width, moments=5, most=20):
+def followed(width, moments=4, most=20):
     """Training losses and leading eigenvalues along one run."""
     data = mnist(p.examples, seed=p.seed)
     model = fully_connected([data.dimension, width, data.classes], seed=p.seed)
@@ -496,7 +496,7 @@ tried = np.array([(k, w, t, *negatives(k, w, s, t)) for k, w, t, s in space])
 of_h, of_r, bound = tried[:, 3:].T
 cases = {"tanh": {"activation": "tanh"}, "two hidden layers": {"depth": 2}}
 cases["squared error"] = {"loss": "mse"}
-outside = {name: negatives(4, 6, 0, 100, **case) for name, case in cases.items()}
+outside = {name: negatives(4, 3, 0, 100, **case) for name, case in cases.items()}
 head = ["outside the conditions", "negative in $H$", "in $R$", "$(C-1)h$"]
 figures.table(head, [[name, *found] for name, found in outside.items()])
 
