@@ -15,6 +15,8 @@ Run a notebook for every combination of values, and collect the numbers it finds
     python -m hesslib sweep 03_data --scale smoke -g classes=2,5,10 -g seed=0:20
 
 A sweep started again goes on where it stopped; failed runs have their message in the table."""
+CONFIRM = "Run a sample of stale results by the code that made them and by the present code, and compare every bit."
+INSTEAD = "in place of a sampled run's own, to make it short; may be repeated"
 PARAMETER = "set a parameter; may be repeated"
 RAW = argparse.RawDescriptionHelpFormatter
 
@@ -55,6 +57,9 @@ def command_line() -> argparse.ArgumentParser:
     renew = commands.add_parser("renew", help="compute stale results anew", description="Renew into _build/store.")
     renew.add_argument("results", nargs="*", metavar="NAME[/KEY]", help="stored results; all if none is given")
     renew.add_argument("--jobs", type=jobs, default=1, help="results computed at a time")
+    same = commands.add_parser("confirm", help="compare with the code that made stale results", description=CONFIRM)
+    same.add_argument("results", nargs="*", metavar="NAME", help="experiments; all with stale results if none is given")
+    same.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=INSTEAD)
     true = commands.add_parser("labels", help="whether published labels are true", description="Check every label.")
     true.add_argument("--rehash", action="store_true", help="first take the hashes of the code from the commits anew")
     commands.add_parser("pack", help="publish what _build/store holds", description="Move results to book/results.")
@@ -84,7 +89,7 @@ def parameters_of(options: argparse.Namespace) -> dict:
         if not (name and equals):
             raise ParameterError(f"-p {text}: give NAME=VALUE")
         parameters[name] = value(right)
-    if options.scale and (options.scale != "quick" or parameters or options.command == "sweep"):
+    if getattr(options, "scale", None) and (options.scale != "quick" or parameters or options.command == "sweep"):
         parameters["scale"] = options.scale
     return parameters
 
@@ -163,6 +168,17 @@ def renew_command(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def confirm_command(options: argparse.Namespace) -> int:
+    """``hesslib confirm``; status 1 if some number differs."""
+    from .book.confirm import confirm
+
+    differing = 0
+    for name, differs in confirm(options.results, parameters_of(options)):
+        print(f"{name}: {f'DIFFERS at {differs}' if differs else 'the same bits'}", flush=True)
+        differing += bool(differs)
+    return 1 if differing else 0
+
+
 def labels_command(options: argparse.Namespace) -> int:
     """``hesslib labels``; status 1 if a label is not true."""
     from .book import pack
@@ -171,6 +187,10 @@ def labels_command(options: argparse.Namespace) -> int:
         print(f"{pack.rehash()} labels have another hash of the same code")
     count, found = pack.faults()
     print(pack.report(count, found))
+    if older := pack.earlier():
+        print(
+            f"{older} of them were made by earlier code; book/confirmed.jsonl says on which runs the present code agrees"
+        )
     return 1 if found else 0
 
 

@@ -229,12 +229,13 @@ def short(device: str) -> str:
     return re.sub(r"\(R\)| Processor|, \d+ threads?", "", device)
 
 
-def count_states(labels: list[dict], closure: str) -> str:
-    """How many runs were made by the present code, or are stale."""
-    stale = sum(label["closure"] != closure for label in labels)
-    if labels and not stale:
-        return f"{len(labels)}"
-    states = {"by this code": len(labels) - stale, "stale, not used": stale}
+def count_states(labels: list[dict], closure: str, same: set[str]) -> str:
+    """How many runs were made by the present code, by earlier code that was confirmed, or are stale."""
+    stale = sum(label["closure"] not in same for label in labels)
+    now = sum(label["closure"] == closure for label in labels)
+    if labels and now == len(labels):
+        return f"{now}"
+    states = {"by this code": now, "confirmed": len(labels) - now - stale, "stale, not used": stale}
     return ", ".join(f"{count} {word}" for word, count in states.items() if count) or "not run"
 
 
@@ -245,7 +246,7 @@ class ResultsTable(SphinxDirective):
         root, rows = Path(self.env.srcdir), []
         for name, (made, closure, runs) in sorted(experiments(root).items()):
             self.env.note_dependency(str(root / "book" / "results" / f"{name}.jsonl"))
-            state = count_states(runs, closure)
+            state = count_states(runs, closure, kit("closure").same_numbers(name, closure))
             seconds = f"{sum(r['seconds'] for r in runs):,.0f}\u00a0s"
             dates = ", ".join(sorted({r["date"] for r in runs})).replace("-", "\u2011")
             where = f"{made.chapter}, {made.function}"
@@ -253,6 +254,19 @@ class ResultsTable(SphinxDirective):
             commits = ", ".join(sorted({r["commit"][:7] for r in runs}))
             rows.append([name, where, state, seconds, dates, machines, commits])
         return [table(["experiment", "made by", "runs", "time", "date", "device", "commit"], rows)]
+
+
+class ConfirmedTable(SphinxDirective):
+    """Where the present code was compared with earlier code: the runs, and when and where they were compared."""
+
+    def run(self) -> list[nodes.Node]:
+        closure = kit("closure")
+        self.env.note_dependency(str(closure.CONFIRMED))
+        rows = [
+            [line["name"], line["earlier_commit"][:7], line["commit"][:7], str(len(line["compared"])), line["date"], short(line["device"])]
+            for line in reversed(closure.confirmations())
+        ]  # fmt: skip
+        return [table(["experiment", "earlier commit", "commit", "runs compared", "date", "device"], rows)]
 
 
 class BenchmarkTable(SphinxDirective):
@@ -445,6 +459,7 @@ def setup(app):
     app.add_directive("parameter-tables", ParameterTables)
     app.add_directive("notebook-table", NotebookTable)
     app.add_directive("results-table", ResultsTable)
+    app.add_directive("confirmed-table", ConfirmedTable)
     app.add_css_file("charts.css")
     app.add_directive("benchmark-table", BenchmarkTable)
     app.add_directive("complete-table", CompleteTable)

@@ -17,17 +17,19 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import json
 import linecache
 import re
 import subprocess
 import symtable
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIRMED = ROOT / "book" / "confirmed.jsonl"  # written by `confirm`
 CHECKS = ("hesslib._checks", "hesslib.curvature.validation")
 LEFT_OUT = (*CHECKS, "hesslib._files", "hesslib._progress", "hesslib.book")
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
@@ -343,6 +345,26 @@ def experiments(code: Code) -> dict[str, Experiment]:
             ):
                 heading = [h for line, h in headings if line < node.lineno][-1]
                 found[node.args[0].value] = Experiment(chapter, node.args[1].id, heading)
+    return found
+
+
+@lru_cache(maxsize=2)
+def _confirmations(path: Path, stamp: int) -> list[dict]:
+    """Lines of the file of confirmations as it is since a time, the last first."""
+    return [json.loads(line) for line in reversed(path.read_text(encoding="utf-8").splitlines())]
+
+
+def confirmations() -> list[dict]:
+    """Which earlier code the present code was seen to agree with bit for bit, on which runs; the last first."""
+    return _confirmations(CONFIRMED, CONFIRMED.stat().st_mtime_ns) if CONFIRMED.exists() else []
+
+
+def same_numbers(name: str, closure: str | None) -> set[str | None]:
+    """The closures of an experiment whose results count as those of a closure: its own, and what was confirmed."""
+    found = {closure}
+    for line in confirmations():
+        if line["name"] == name and line["closure"] in found:
+            found.add(line["earlier"])
     return found
 
 

@@ -60,7 +60,7 @@ def fault(label: dict[str, Any], present: dict[str, str]) -> str:
         label: of a published or a loose result.
         present: the closures of the experiments as the code is now (``closure.present``).
     """
-    if label["closure"] != present.get(label["name"]):
+    if label["closure"] not in closures.same_numbers(label["name"], present.get(label["name"])):
         return "stale, its code has changed since" if label["name"] in present else "no chapter makes it"
     if not label["clean"]:
         return f"made from changed sources at commit {label['commit']}"
@@ -137,6 +137,10 @@ def faults(folder: Path = PUBLISHED) -> tuple[int, dict[str, str]]:
     if git("rev-parse", "--is-shallow-repository") != "false":
         raise ParameterError("labels name commits, and this clone lacks the history: git fetch --unshallow, then again")
     present, found, count = closures.present(closures.tree()), {}, 0
+    for line in closures.confirmations():
+        made = {**line, "clean": line["checksum"] == label_checksum(line)}
+        if why := fault(made, {line["name"]: line["closure"]}):
+            found[f"confirmed.jsonl, {line['name']}"] = why
     for path in sorted(folder.glob("*.jsonl")):
         for label in published_labels(path.stem, folder):
             count += 1
@@ -147,6 +151,16 @@ def faults(folder: Path = PUBLISHED) -> tuple[int, dict[str, str]]:
         if damaged:
             found[f"{path.stem}, {damaged} lines"] = "the label is damaged"
     return count, found
+
+
+def earlier(folder: Path = PUBLISHED) -> int:
+    """How many published runs were made by earlier code than the present."""
+    present = closures.present(closures.tree())
+    return sum(
+        one["closure"] != present.get(p.stem)
+        for p in folder.glob("*.jsonl")
+        for one in published_labels(p.stem, folder)
+    )
 
 
 def rehash(folder: Path = PUBLISHED) -> int:

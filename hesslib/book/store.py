@@ -6,7 +6,7 @@ exist, so a run killed at any moment leaves nothing that could be mistaken for o
 result at the same time the first one's is kept. What is published lies packed in ``book/results`` (see ``pack``).
 
 A label names the closure of the function that made the result. Where the function's closure is another by now, the
-result is stale and is not used.
+result is stale and is not used, unless the two were seen to give the same bits (see ``confirm``).
 """
 
 from __future__ import annotations
@@ -231,7 +231,8 @@ class Store:
         found = [self.load(name, q, closure) for q in grid]
         with warnings.catch_warnings(action="ignore"):
             old = [f is None and self.load(name, q) is not None for q, f in zip(grid, found, strict=True)]
-        return Sweep(name, grid, found, sum(old), failed)
+        earlier = sum(f is not None and f[1]["closure"] != closure for f in found)
+        return Sweep(name, grid, found, sum(old), failed, earlier)
 
 
 def _run(store: Store, name: str, function: Callable[..., Result], closure: str, parameters: dict[str, Any]) -> None:
@@ -239,22 +240,28 @@ def _run(store: Store, name: str, function: Callable[..., Result], closure: str,
 
 
 def stale(label: dict[str, Any], closure: str | None) -> bool:
-    """Whether a result was made by other code than that of the closure.
+    """Whether a result was made by other code than that of the closure, and not by earlier code that was confirmed.
 
     One made from changed sources counts as such too, once the sources are as in a commit: nobody can look its code up.
     """
     if closure is None:
         return False
-    return label.get("closure") != closure or (not label.get("clean", True) and commit()[1])
+    other = label.get("closure") not in closures.same_numbers(label.get("name", ""), closure)
+    return other or (not label.get("clean", True) and commit()[1])
 
 
 class Sweep:
-    """Stored results over a list of settings, those not run left out; how many are stale, and what failed."""
+    """Stored results over a list of settings, those not run left out; how many are stale, and what failed.
+
+    ``earlier`` of them were made by earlier code with which the present code agrees bit for bit on a sample.
+    """
 
     def __init__(
-        self, name: str, grid: list[dict], found: list[Found | None], stale: int = 0, failed: Sequence[str] = ()
-    ) -> None:
+        self, name: str, grid: list[dict], found: list[Found | None], stale: int = 0, failed: Sequence[str] = (),
+        earlier: int = 0,
+    ) -> None:  # fmt: skip
         self.name, self.asked, self.stale, self.failed = name, len(grid), stale, list(failed)
+        self.earlier = earlier
         there = [(p, *f) for p, f in zip(grid, found, strict=True) if f is not None]
         self.parameters = [p for p, _, _ in there]
         self.results = [r for _, r, _ in there]
@@ -276,6 +283,7 @@ class Sweep:
     def label(self) -> str:
         """Where and when the results were made, in a sentence; 'not run' if there are none."""
         old = f"; {self.stale} made by earlier code are stale and not used" if self.stale else ""
+        old += f"; {self.earlier} by earlier code, confirmed on a sample" if self.earlier else ""
         old += f"; {len(self.failed)} failed, the first with {self.failed[0]}" if self.failed else ""
         if not self.made:
             return f"{self.name}: not run{old}"

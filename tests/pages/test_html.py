@@ -223,9 +223,10 @@ def test_numbers_are_not_parted_from_their_signs(html):
 def test_the_page_of_provenance_counts_the_labels(html):
     text = (html / "book" / "provenance.html").read_text(encoding="utf-8")
     rows = [re.findall(r"<p>(.*?)</p>", row) for row in re.findall(r"<tr.*?</tr>", text, re.S)]
-    shown = {row[0]: row[2] for row in rows if len(row) >= 6}
+    shown = {row[0]: row[2] for row in rows if len(row) == 7}
     for path in sorted((ROOT / "book" / "results").glob("*.jsonl")):
-        assert shown[path.stem] == f"{len(path.read_text().splitlines())}", path.stem
+        assert sum(map(int, re.findall(r"\d+", shown[path.stem]))) == len(path.read_text().splitlines()), path.stem
+        assert "stale" not in shown[path.stem], path.stem
 
 
 def test_a_stale_label_is_shown_as_such():
@@ -235,5 +236,6 @@ def test_a_stale_label_is_shown_as_such():
     from hessbook import count_states
 
     labels = [{"closure": "now"}, {"closure": "then"}, {"closure": "now"}]
-    assert count_states(labels, "now") == "2 by this code, 1 stale, not used"
-    assert count_states([], "now") == "not run"
+    assert count_states(labels, "now", {"now"}) == "2 by this code, 1 stale, not used"
+    assert count_states(labels, "now", {"now", "then"}) == "2 by this code, 1 confirmed"
+    assert count_states(labels[:1], "now", {"now"}) == "1" and count_states([], "now", {"now"}) == "not run"
