@@ -188,9 +188,7 @@ def labels_command(options: argparse.Namespace) -> int:
     count, found = pack.faults()
     print(pack.report(count, found))
     if older := pack.earlier():
-        print(
-            f"{older} of them were made by earlier code; book/confirmed.jsonl says on which runs the present code agrees"
-        )
+        print(f"{older} of them were made by earlier code; book/confirmed.jsonl says where the present code agrees")
     return 1 if found else 0
 
 

@@ -262,10 +262,10 @@ class ConfirmedTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         closure = kit("closure")
         self.env.note_dependency(str(closure.CONFIRMED))
-        rows = [
-            [line["name"], line["earlier_commit"][:7], line["commit"][:7], str(len(line["compared"])), line["date"], short(line["device"])]
-            for line in reversed(closure.confirmations())
-        ]  # fmt: skip
+        rows = []
+        for line in reversed(closure.confirmations()):
+            commits = [line[key][:7] for key in ("earlier_commit", "commit")]
+            rows.append([line["name"], *commits, str(len(line["compared"])), line["date"], short(line["device"])])
         return [table(["experiment", "earlier commit", "commit", "runs compared", "date", "device"], rows)]
 
 

@@ -109,5 +109,5 @@ def test_times_are_not_compared(tmp_path):
     os.symlink(ROOT / "hesslib", tmp_path / "hesslib")
     found = confirm.arrays_of(tmp_path, closure.Experiment("01_one", "made", ""), {"n": 3})
     assert list(found) == ["a"] and np.array_equal(found["a"], [0, 1, 2])
-    with pytest.raises(ParameterError, match="made fails in .*unexpected keyword"):
+    with pytest.raises(ParameterError, match=r"made fails in .*unexpected keyword"):
         confirm.arrays_of(tmp_path, closure.Experiment("01_one", "made", ""), {"m": 3})
