@@ -50,11 +50,11 @@ def test_a_confirmation_names_a_commit_with_its_code(tmp_path, monkeypatch):
         sealed = {**made, "checksum": confirm.label_checksum(made)}
         closure.CONFIRMED.write_text(json.dumps(sealed) + "\n")
         closure._confirmations.cache_clear()
-        found = pack.faults(tmp_path)[1]
+        found = pack.faults(tmp_path / "results")[1]
         assert why in found.get("confirmed.jsonl, demo", "") and bool(found) == bool(why)
     closure.CONFIRMED.write_text(json.dumps({**sealed, "earlier": "c5"}) + "\n")
     closure._confirmations.cache_clear()
-    assert pack.faults(tmp_path)[1]  # its checksum is of another line
+    assert pack.faults(tmp_path / "results")[1]  # its checksum is of another line
 
 
 def test_only_clean_sources_are_compared(monkeypatch):
