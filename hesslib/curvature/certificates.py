@@ -103,8 +103,8 @@ def _curve(risk: EmpiricalRisk | _First, weight: float, f: Tensor, y: Tensor, pu
     f = f.detach().requires_grad_()
     (d,) = grad(weight * risk.loss_function(f, y), f, create_graph=True)
     if output == "probability":
-        axis = class_axis(f, y)
-        return risk.num_targets * d.detach() * (d.detach() * pushed).sum(axis, keepdim=True)
+        axis = class_axis(f, y) if risk.loss_name == "cross_entropy" else tuple(range(1, f.ndim))
+        return risk.divisor * d.detach() * (d.detach() * pushed).sum(axis, keepdim=True)
     dot = (d * pushed).sum()
     return grad(dot, f, materialize_grads=True)[0] if dot.requires_grad else torch.zeros_like(f)
 

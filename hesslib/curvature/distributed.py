@@ -21,7 +21,10 @@ def fingerprints(op: CurvatureOperator) -> dict[str, int]:
     options = [(k, v) for k, v in getattr(loss, "__dict__", {}).items() if isinstance(v, int | float | str)]
     parts = {
         "kind of operator": (f"{op.kind} {op.output} {op.shape} {op.dtype}", {}),
-        "loss": (f"{risk.loss_name} {type(loss).__name__} {options}", dict(getattr(loss, "_buffers", {}))),
+        "loss": (
+            f"{risk.loss_name} {risk.reduction} {type(loss).__name__} {options}",
+            dict(getattr(loss, "_buffers", {})),
+        ),
         "parameters": ("", risk.parameters),
         "buffers or frozen parameters": ("", risk.constants),
     }  # type: dict[str, tuple[str, dict[str, Tensor | None]]]
@@ -105,7 +108,9 @@ class ShardedOperator(SymmetricOperator):
 
     @property
     def weight(self) -> float:
-        """The share of the risk that this rank holds."""
+        """What this rank's risk is multiplied by: for a mean the share of the total weight that it holds."""
+        if self.risk.reduction == "sum":
+            return 1.0
         return self.risk.total_weight / self.total_weight
 
     def product(self, vectors: Tensor) -> Tensor:

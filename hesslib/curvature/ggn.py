@@ -128,12 +128,12 @@ def count_columns(op: CurvatureOperator) -> int:
     """How many vectors the examples' G consist of together, from the outputs of the first batch."""
     x, y = op.risk.batches[0]
     outputs = op.risk.outputs(op.risk.parameters, x)
-    if op.risk.loss_name == "custom" and outputs.ndim != 2:
-        raise ValueError(f"model: G of a callable loss needs outputs (N, C), got {tuple(outputs.shape)}")
     each = outputs[0].numel()
     if op.risk.loss_name == "cross_entropy":
         targets = y[0].numel()
         each = targets if op.output == "probability" else each - targets
+    elif op.output == "probability":
+        each = 1
     return op.risk.num_examples * each
 
 
@@ -157,24 +157,38 @@ class Roots:
         if any(len(f) != count_of(x) for (f, _), (x, _) in zip(found, risk.batches)):
             raise ValueError("model: outputs (N, ...) are needed, one row for each example")
         outputs, targets = torch.cat([f for f, _ in found]), torch.cat([y for _, y in found])
-        if risk.loss_name == "mse":  # one target of all outputs
-            flat = outputs.view(len(outputs), -1)
-            b = (2 / flat.shape[1] / risk.num_targets) ** 0.5 * torch.eye(flat.shape[1]).to(flat)
-            b = b.expand(len(flat), 1, *b.shape)
-            return cls(b, torch.ones_like(b[..., 0]), -1, outputs.shape[1:], outputs)
-        axis = class_axis(outputs, targets) if risk.loss_name == "cross_entropy" else -1
+        if risk.loss_name != "cross_entropy":  # one target of all outputs
+            b, signs = cls._of_examples(op, outputs, targets)
+            return cls(b[:, None], signs[:, None], -1, outputs.shape[1:], outputs)
+        axis = class_axis(outputs, targets)
         last = outputs.movedim(axis, -1)
         flat, y = last.reshape(-1, last.shape[-1]), targets.reshape(-1)
         if op.output == "probability":
             d, _ = risk.output_terms(flat, y)
-            b, signs = d[:, None] / risk.num_targets**0.5, torch.ones_like(d[:, :1])
-        elif risk.loss_name == "cross_entropy":
-            b = softmax_root(flat) * (y >= 0)[:, None, None] / risk.num_targets**0.5
-            signs = torch.ones_like(b[..., 0])
+            b = d[:, None] / risk.divisor**0.5
         else:
-            b, signs = factor(op.terms(outputs, targets)[1])
+            b = softmax_root(flat) * (y >= 0)[:, None, None] / risk.divisor**0.5
+        signs = torch.ones_like(b[..., 0])
         lead = len(outputs), len(flat) // len(outputs)
         return cls(b.view(*lead, *b.shape[1:]), signs.view(*lead, -1), axis, last.shape[1:], outputs)
+
+    @staticmethod
+    def _of_examples(op: CurvatureOperator, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (N, a, F) and signs (N, a) of a loss whose examples have F outputs each."""
+        risk, n = op.risk, len(outputs)
+        if op.output == "probability":
+            d = risk.loss_derivatives(outputs, targets)[0].reshape(n, 1, -1)
+            return d / risk.divisor**0.5, torch.ones_like(d[..., 0])
+        if risk.loss_name == "mse":
+            size = outputs[0].numel()
+            b = (2 / size / risk.divisor) ** 0.5 * torch.eye(size).to(outputs)
+            b = b.expand(n, *b.shape)
+            return b, torch.ones_like(b[..., 0])
+        if risk.loss_name == "binary_cross_entropy":
+            p = outputs.reshape(n, -1).sigmoid()
+            b = torch.diag_embed((p * (1 - p) / p.shape[1] / risk.divisor).sqrt())
+            return b, torch.ones_like(b[..., 0])
+        return factor(op.terms(outputs, targets)[1])
 
     @property
     def each(self) -> int:

@@ -36,4 +36,8 @@ def token_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets)
 
 
-LOSSES = {"cross_entropy": token_cross_entropy, "mse": F.mse_loss}  # type: dict[str, Callable[..., Tensor]]
+LOSSES = {
+    "cross_entropy": token_cross_entropy,
+    "mse": F.mse_loss,
+    "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+}  # type: dict[str, Callable[..., Tensor]]

@@ -90,9 +90,12 @@ class CurvatureOperator(SymmetricOperator):
             raise ValueError(f"kind={kind!r} is unknown: give one of {KINDS}")
         if output not in OUTPUTS:
             raise ValueError(f"output={output!r} is unknown: give one of {OUTPUTS}")
-        if output == "probability" and risk.loss_name != "cross_entropy":
-            raise ValueError(f"output='probability' needs loss='cross_entropy', not {risk.loss_name!r}")
         self.risk, self.kind, self.output = risk, kind, output
+        if output == "probability" and risk.loss_name == "custom" and not (risk.flat_outputs and self._separable):
+            raise ValueError(
+                "output='probability': of a callable loss it needs outputs (N, C) and a mean over examples, so that "
+                "each has a gradient of its own"
+            )
         self._batched = True
         self.memory_budget = min(2**30, free_memory(risk.device) // 4)
         dtype = np.dtype(str(risk.dtype).removeprefix("torch."))
@@ -107,33 +110,29 @@ class CurvatureOperator(SymmetricOperator):
     @cached_property
     def structure(self) -> LayerStructure | None:
         """The Linear layers at the model's end, where the closed form applies; else None."""
-        if self.risk.loss_name == "custom" and self.kind == "hessian" and not self._separable:
-            return None
-        return LayerStructure.of(self.risk)
+        return LayerStructure.of(self.risk) if self._separable else None
 
     @cached_property
     def _separable(self) -> bool:
-        try:
-            for x, y in self.risk.batches:
-                self.risk.output_terms(self.risk.outputs(self.risk.parameters, x).detach(), y)
-        except Exception:  # the callable mixes examples or has no second derivative under vmap
-            return False
-        return True
+        risk = self.risk
+        return risk.loss_name != "custom" or all(
+            risk.separates(risk.outputs(risk.parameters, x).detach(), y) for x, y in risk.batches
+        )
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The pair d (n, C), A (n, C, C) of this operator, divided by the number of targets."""
+        """The pair d (n, C), A (n, C, C) of this operator, divided by the number of targets if the risk is a mean."""
         d, a = self.risk.output_terms(outputs, targets)
         first = d[:, :, None] * d[:, None, :] if self.output == "probability" else a
         if self.kind == "ggn":
             a, d = first, torch.zeros_like(d)
         elif self.kind == "residual":
             a = a - first
-        return d / self.risk.num_targets, a / self.risk.num_targets
+        return d / self.risk.divisor, a / self.risk.divisor
 
     def curve(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
         """The same pair with A as a map u -> A u that takes leading axes; None where it is zero."""
         d, map_, axis = self.risk.loss_derivatives(outputs, targets)
-        n = self.risk.num_targets
+        n = self.risk.divisor
         first = (lambda u: d * (d * u).sum(axis, keepdim=True)) if self.output == "probability" else map_
         if self.kind == "ggn":
             return torch.zeros_like(d), lambda u: first(u) / n

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, hessian, vmap
+from torch.func import functional_call, grad, vjp, vmap
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -105,13 +105,18 @@ class EmpiricalRisk:
         targets: tensor or list alike; class indices (N,) for cross-entropy.
         loss: ``"cross_entropy"`` (outputs (N, C) or, with one target for each token or pixel, (N, ..., C) or
             (N, C, ...); the mean over all targets of the set that are not -100), ``"mse"`` (mean over
-            examples and outputs, as ``torch.nn.MSELoss``), or a callable ``(outputs, targets) -> scalar``.
+            examples and outputs, as ``torch.nn.MSELoss``), ``"binary_cross_entropy"`` (outputs are logits, targets
+            probabilities of the same shape; mean over both, as ``torch.nn.BCEWithLogitsLoss``), or a callable
+            ``(outputs, targets) -> scalar``.
             The risk is the loss over the whole set, and batches are a way to compute it: a batch of a
             ``torch.nn.CrossEntropyLoss`` with class weights or ignored targets weighs by its sum of weights;
             any other callable must average over the examples, which is checked over all batches.
         parameters: names (as in ``model.named_parameters()``) to differentiate with respect to; the
             default is every parameter that requires a gradient, in the model's order. M counts these, in the
             order given.
+        reduction: ``"mean"``, or ``"sum"``: the risk is the loss's sum, over all targets of the set (cross-entropy),
+            over examples and outputs (mse, binary cross-entropy), and a callable sums too, as
+            ``torch.nn.MSELoss(reduction="sum")`` does. Loss, gradient and matrices are of the sum.
         on_failure: ``"raise"``, or ``"warn"`` to get numbers although independent routes to them differ.
 
     Raises:
@@ -137,15 +142,18 @@ class EmpiricalRisk:
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         *,
         parameters: Iterable[str] | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
         on_failure: Literal["raise", "warn"] = "raise",
     ) -> None:
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction={reduction!r} is unknown: give 'mean' or 'sum'")
         if on_failure not in ("raise", "warn"):
             raise ValueError(f"on_failure={on_failure!r} is unknown: give 'raise' or 'warn'")
         if not isinstance(model, nn.Module):
             raise ValueError(f"model: an nn.Module is needed, got {model!r}")
         if not (callable(loss) or loss in LOSSES):
             raise ValueError(f"loss={loss!r} is unknown: give one of {', '.join(map(repr, LOSSES))} or a callable")
-        self.model, self.on_failure = _frozen_copy(model), on_failure
+        self.model, self.reduction, self.on_failure = _frozen_copy(model), reduction, on_failure
         self.loss_name = loss if isinstance(loss, str) else "custom"
         self.loss_function = LOSSES[loss] if isinstance(loss, str) else loss
         everything = dict(model.named_parameters())
@@ -192,9 +200,29 @@ class EmpiricalRisk:
             raise RuntimeError("inputs or targets were changed in place after the risk was made: make a new risk")
         return self._batches
 
-    def _equal_shares(self) -> list[float]:
-        """The batches' shares of the risk where every example weighs the same."""
-        return [count_examples(x) / self.num_examples for x, _ in self.batches]
+    def _weigh(self, targets: Tensor) -> float:
+        """How much of ``total_weight`` some targets are: all count alike but for ignored ones and class weights."""
+        if self.loss_name == "cross_entropy":
+            return int((targets != IGNORED).sum())
+        if self._class_weights is None:
+            return len(targets)
+        known = self.loss_function  # type: Any
+        return float(self._class_weights[targets[targets != known.ignore_index]].sum())
+
+    def _divide(self, num_targets: int) -> None:
+        """The shares of the batches in the risk, and what the sum over the targets is divided by."""
+        self.num_targets = num_targets
+        self.total_weight = sum(self._weigh(y) for _, y in self.batches)  # what a mean divides by
+        each = 1 if self.loss_name == "cross_entropy" else self.num_outputs  # terms of a target's own mean
+        self.divisor = 1 / each if self.reduction == "sum" and self.loss_name != "custom" else 1.0
+        self.divisor = num_targets if self.reduction == "mean" else self.divisor
+        self.shares = [self._share(y) for _, y in self.batches] if self.total_weight else []
+
+    def _share(self, targets: Tensor) -> float:
+        """What the loss of some targets is multiplied by in the risk."""
+        if self.reduction == "mean":
+            return self._weigh(targets) / self.total_weight
+        return 1.0 if self.loss_name == "custom" else self._weigh(targets) / self.divisor
 
     def certify(self) -> None:
         """Check, once, that the gradient is the loss's derivative and its own derivative is right."""
@@ -246,16 +274,15 @@ class EmpiricalRisk:
             raise RuntimeError("two evaluations of the model differ: call model.eval() to switch dropout off")
         outputs = outputs.detach()
         self.num_outputs, shape = outputs[0].numel(), tuple(outputs.shape[1:])
-        self.shares, self.num_targets = self._equal_shares(), self.num_examples
-        self.total_weight = self.num_targets  # type: float  # what the mean divides by
+        self.flat_outputs = outputs.ndim <= 2  # (N, C), not a map or a sequence of outputs an example
+        self._class_weights = None  # type: Tensor | None
+        self._divide(self.num_examples)
         if self.loss_name == "cross_entropy":
             self._check_classes(outputs, y)
-        elif self.loss_name == "mse":
-            for _, y in self.batches:
-                if tuple(y.shape[1:]) != shape:
-                    raise ValueError(f"targets: mse needs the outputs' shape (N, *{shape}), got {tuple(y.shape)}")
-        else:
+        elif self.loss_name == "custom":
             self._check_callable(outputs, y)
+        else:
+            self._check_shape(shape)
 
     def _check_classes(self, outputs: Tensor, y: Tensor) -> None:
         """Cross-entropy needs one class index, or -100, for each output; batches weigh by how many count."""
@@ -267,29 +294,44 @@ class EmpiricalRisk:
                     f"{y.dtype} {tuple(y.shape)} from {y.min().item()} to {y.max().item()}; {IGNORED} is ignored"
                 )
         class_axis(outputs, self.batches[0][1])
-        counts = [int((y != IGNORED).sum()) for _, y in self.batches]
-        self.num_targets = self.total_weight = sum(counts)  # type: ignore[assignment]
+        self._divide(int(self.total_weight))
         if not self.num_targets:
             raise ValueError(f"targets: all are {IGNORED}, so there is nothing to average over")
-        self.shares = [count / self.num_targets for count in counts]
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """A loss with a target for each output needs the outputs' shape, and binary cross-entropy probabilities."""
+        for _, y in self.batches:
+            if tuple(y.shape[1:]) != shape:
+                raise ValueError(
+                    f"targets: {self.loss_name} needs the outputs' shape (N, *{shape}), got {tuple(y.shape)}"
+                )
+            chance = self.loss_name != "binary_cross_entropy" or (
+                y.is_floating_point() and 0 <= y.min() <= y.max() <= 1
+            )
+            if not chance:
+                raise ValueError(
+                    f"targets: binary_cross_entropy needs probabilities from 0 to 1 as {self.dtype}, got "
+                    f"{y.dtype} from {y.min().item():.4g} to {y.max().item():.4g}"
+                )
 
     def _check_callable(self, outputs: Tensor, y: Tensor) -> None:
-        """A loss that sums over the examples would be weighted wrongly, so it is refused."""
+        """A loss that sums over the examples where it must average, or the reverse, is refused: its weights are wrong."""
         value = self.loss_function(outputs, y)
         if not (isinstance(value, Tensor) and value.ndim == 0):
             raise ValueError("loss: the callable must return a scalar tensor, the mean over the examples")
         twice = self.loss_function(torch.cat([outputs, outputs]), torch.cat([y, y]))
-        if not torch.allclose(value, twice, rtol=1e-4, equal_nan=True):
+        times, verb = (1, "average") if self.reduction == "mean" else (2, "sum")
+        if not torch.allclose(times * value, twice, rtol=1e-4, equal_nan=True):
             raise ValueError(
-                f"loss: the callable must average over the examples, but gives {value.item():.4g} for a batch and "
-                f"{twice.item():.4g} for the same batch twice; use reduction='mean'"
+                f"loss: the callable must {verb} over the examples, but gives {value.item():.4g} for a batch and "
+                f"{twice.item():.4g} for the same batch twice; use reduction={self.reduction!r} in the loss, or give "
+                "the other one to EmpiricalRisk"
             )
         known = self.loss_function  # type: Any
         if type(known) is nn.CrossEntropyLoss and not y.is_floating_point():
-            weight = torch.ones(int(outputs.shape[1])).to(outputs) if known.weight is None else known.weight
-            sizes = [float(weight[t[t != known.ignore_index]].sum()) for _, t in self.batches]
-            self.total_weight = sum(sizes)
-            self.shares = [size / self.total_weight for size in sizes]
+            ones = torch.ones(int(outputs.shape[1])).to(outputs)
+            self._class_weights = ones if known.weight is None else known.weight
+            self._divide(self.num_examples)
         if len(self.batches) > 1:
             self._check_batches()
 
@@ -347,7 +389,7 @@ class EmpiricalRisk:
         return other
 
     def loss(self) -> float:
-        """The mean loss over the N examples."""
+        """The risk: the mean loss over the N examples, or the sum."""
         return sum(
             share * self.loss_function(self.outputs(self.parameters, x), y).item()
             for share, x, y in self.weighted_batches()
@@ -358,28 +400,38 @@ class EmpiricalRisk:
         return value_and_gradient(self, self.parameters, self.weighted_batches())[1]
 
     def output_terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives of each example's loss with respect to its outputs: gradient (n, C), Hessian (n, C, C)."""
-        n, c = outputs.shape
+        """Derivatives of each example's loss in its F outputs: gradient (n, F), Hessian (n, F, F).
+
+        Cross-entropy by name takes outputs (n, C) only: a row for each target.
+        """
         if self.loss_name == "cross_entropy":
-            p = outputs.softmax(1)
+            p, c = outputs.softmax(1), outputs.shape[1]
             d, a = (
                 p - F.one_hot(targets.clamp_min(0), c).to(p.dtype),
                 torch.diag_embed(p) - p[:, :, None] * p[:, None, :],
             )
             counts = targets != IGNORED
             return (d, a) if bool(counts.all()) else (d * counts[:, None], a * counts[:, None, None])
+        n, c = len(outputs), outputs[0].numel()
         if self.loss_name == "mse":
-            return 2 / c * (outputs - targets), (2 / c * torch.eye(c).to(outputs)).expand(n, c, c)
-        one = lambda f, y: self.loss_function(f[None], y[None])
-        mean, equal = vmap(one)(outputs, targets).mean(), self.shares == self._equal_shares()
-        if not equal or not torch.allclose(mean, self.loss_function(outputs, targets), rtol=1e-5):
+            d, a = 2 / c * (outputs - targets), (2 / c * torch.eye(c).to(outputs)).expand(n, c, c)
+            return d.reshape(n, c), a
+        d, curve, _ = self.loss_derivatives(outputs, targets)
+        units = torch.eye(c).to(outputs).view(c, 1, *outputs.shape[1:]).expand(c, *outputs.shape)
+        a = curve(units).reshape(c, n, c).movedim(0, 1)
+        u = torch.randn(outputs.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(outputs)
+        apart = torch.einsum("nc,ncd->nd", u.reshape(n, c), a) - curve(u).reshape(n, c)
+        if float(apart.abs().max()) > 1e-5 * max(float(a.abs().max()), torch.finfo(a.dtype).tiny):
             raise ValueError("loss: this callable is not a mean over examples, so it has no per-example curvature")
-        return vmap(torch.func.grad(one))(outputs, targets), vmap(hessian(one))(outputs, targets)
+        return d.reshape(n, c), a
 
-    def loss_derivatives(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], int]:
-        """The loss's gradient d in the outputs, its Hessian as a map u -> A u, and the axis of an example's outputs.
+    def loss_derivatives(
+        self, outputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor], int | tuple[int, ...]]:
+        """The loss's gradient d in the outputs, its Hessian as a map u -> A u, and the axes of an example's outputs.
 
-        Each example's or token's own, without the mean. The map takes any leading axes, and needs no (n, C, C).
+        Each example's or token's own, without the mean. The map takes any leading axes, and needs no (n, C, C). That
+        of a callable is a product by differentiation, and holds too where the callable mixes examples.
         """
         if self.loss_name == "cross_entropy":
             axis = class_axis(outputs, targets)
@@ -388,13 +440,42 @@ class EmpiricalRisk:
             counts = (targets != IGNORED).unsqueeze(axis).to(p.dtype)
             q = p * counts
             return (p - hot) * counts, lambda u: q * (u - (p * u).sum(axis, keepdim=True)), axis
+        axes = tuple(range(1 - outputs.ndim, 0))
         if self.loss_name == "mse":
             factor = 2 / outputs[0].numel()
-            return factor * (outputs - targets), lambda u: factor * u, -1
-        if outputs.ndim != 2:
-            raise ValueError(f"model: G and R of a callable loss need outputs (N, C), got {tuple(outputs.shape)}")
-        d, a = self.output_terms(outputs, targets)
-        return d, lambda u: torch.einsum("...nc,ncd->...nd", u, a), -1
+            return factor * (outputs - targets), lambda u: factor * u, axes
+        if self.loss_name == "binary_cross_entropy":
+            p, factor = outputs.sigmoid(), 1 / outputs[0].numel()
+            bend = factor * p * (1 - p)
+            return factor * (p - targets), lambda u: bend * u, axes
+        scale = self._share(targets) * self.divisor
+        slope = grad(lambda f: scale * self.loss_function(f, targets))  # type: Any
+        d, pull = vjp(slope, outputs.detach())  # type: ignore[misc]
+
+        def curve(u: Tensor) -> Tensor:
+            product = lambda one: pull(one)[0]  # type: Callable[[Tensor], Tensor]
+            for _ in range(u.ndim - outputs.ndim):
+                product = vmap(product)
+            return product(u)
+
+        return d.detach(), curve, axes
+
+    def separates(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether the loss's curvature in the outputs is one of each example alone; False where torch.func fails."""
+        if self.loss_name != "custom":
+            return True
+        noise = torch.randn(outputs.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(outputs)
+        index, shape = torch.arange(len(outputs), device=outputs.device), (-1, *[1] * (outputs.ndim - 1))
+        try:
+            curve = self.loss_derivatives(outputs, targets)[1]
+            limit = 1e-6 * float(curve(noise).abs().max())
+            for bit in range((len(outputs) - 1).bit_length()):  # two examples differ in one at least
+                kept = (index >> bit & 1).view(shape).bool()
+                if float((curve(noise * kept) * ~kept).abs().max()) > limit:
+                    return False
+        except Exception:
+            return False
+        return True
 
     def hessian(self) -> CurvatureOperator:
         """The Hessian H of the mean loss (paper, Eq. 4)."""
@@ -406,8 +487,9 @@ class EmpiricalRisk:
         ``output="logits"``: ``G = 1/N sum J^T A J`` with A the Hessian of the loss in the outputs; for
         cross-entropy its rank is at most C - 1 for each target. ``output="probability"``: the paper's reading of
         Eq. 5, where the model's real-valued output is the probability p_y of the label and the loss
-        is -log p_y; this is the empirical Fisher matrix ``1/N sum g g^T`` of the example gradients, of rank
-        at most N (cross-entropy only).
+        is -log p_y; this is the empirical Fisher matrix ``1/N sum g g^T`` of the gradients of the examples' losses
+        (of the targets', where cross-entropy has several an example), of rank at most N. It is defined alike for
+        every loss that is a mean over examples.
         """
         return CurvatureOperator(self, "ggn", output)
 

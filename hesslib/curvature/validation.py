@@ -103,10 +103,12 @@ def check_loss(risk: EmpiricalRisk) -> None:
                 one, two = float(loss(g, y)), float(loss(twice(g), twice(y)))
         except Exception:  # outputs that the loss does not take
             continue
-        if one and abs(two - 2 * one) <= 1e-3 * abs(one):
+        wrong, verb = (2, "average") if risk.reduction == "mean" else (1, "sum")
+        if one and abs(two - wrong * one) <= 1e-3 * abs(one):
             raise ValueError(
-                f"loss: the callable must average over the examples, but gives {one:.4g} for a batch and {two:.4g} for "
-                "the same batch twice; use reduction='mean'"
+                f"loss: the callable must {verb} over the examples, but gives {one:.4g} for a batch and {two:.4g} for "
+                f"the same batch twice; use reduction={risk.reduction!r} in the loss, or give the other one to "
+                "EmpiricalRisk"
             )
 
 

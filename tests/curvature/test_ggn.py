@@ -253,9 +253,19 @@ def test_arguments_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="memory=-5"):
         ggn_spectrum(op, memory=-5)
     tokens = nn.Sequential(nn.Linear(9, 4), nn.Tanh(), nn.Linear(4, 3)).double()
-    loss = lambda f, y: nn.functional.cross_entropy(f.flatten(0, 1), y.flatten())
-    with pytest.raises(ValueError, match=r"callable loss needs outputs \(N, C\), got \(4, 2, 3\)"):
+    loss = lambda f, y: nn.functional.cross_entropy(f.flatten(0, 1), y.flatten()) + f.mean(0).square().sum()
+    with pytest.raises(ValueError, match="this callable is not a mean over examples"):
         ggn_spectrum(EmpiricalRisk(tokens, draw(4, 2, 9), torch.arange(8).view(4, 2) % 3, loss).ggn())
+
+
+def test_a_callable_loss_of_tokens_has_the_spectrum_of_the_named_one():
+    tokens = nn.Sequential(nn.Linear(9, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    x, y = draw(4, 2, 9), torch.arange(8).view(4, 2) % 3
+    flat = lambda f, y: nn.functional.cross_entropy(f.flatten(0, 1), y.flatten())
+    named, other = (
+        ggn_spectrum(EmpiricalRisk(tokens, x, y, loss).ggn()).eigenvalues for loss in ("cross_entropy", flat)
+    )
+    assert np.abs(named - other).max() < 1e-13 * named[-1]
 
 
 def test_a_matrix_that_does_not_fit_is_refused_before_anything_is_made(monkeypatch):

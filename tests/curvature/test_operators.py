@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn import functional as F
 
-from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
+from hesslib import EmpiricalRisk, ggn_spectrum, spectrum, top_eigenpairs
 from tests.curvature.cases import CASES, distance, mlp, reference
 
 by_name = {case.name: case for case in CASES}
@@ -161,8 +161,68 @@ def test_callable_loss():
         op = EmpiricalRisk(case.model, case.inputs, case.targets, loss).hessian()
         identity = torch.eye(op.shape[0], dtype=torch.float64)
         assert distance(op.to_dense(), op._autograd_product(identity)) < 1e-12
-    with pytest.raises(ValueError, match="not a mean over examples"):
-        EmpiricalRisk(case.model, case.inputs, case.targets, mixed).ggn().to_dense()
+        ggn = EmpiricalRisk(case.model, case.inputs, case.targets, loss).ggn()
+        assert distance(ggn.to_dense(), ggn_by_definition(case.model, case.inputs, case.targets, loss)) < 1e-12
+        assert distance(ggn @ identity, ggn.to_dense()) < 1e-12
+    with pytest.raises(ValueError, match="a mean over examples, so that each has a gradient of its own"):
+        EmpiricalRisk(case.model, case.inputs, case.targets, mixed).ggn("probability")
+
+
+def ggn_by_definition(model, x, y, loss):
+    """J' A J with the whole Hessian A of the loss in the outputs of all examples."""
+    f, leaves = model(x), list(model.parameters())
+    rows = [torch.autograd.grad(out, leaves, retain_graph=True) for out in f.reshape(-1)]
+    j = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
+    a = torch.autograd.functional.hessian(lambda u: loss(u.view_as(f), y), f.detach().reshape(-1))
+    return j.T @ a @ j
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "binary_cross_entropy"])
+def test_the_sum_is_the_mean_times_what_it_divides_by(loss):
+    model, draw = copy.deepcopy(by_name["Tanh-5-4-3"].model), torch.Generator().manual_seed(0)
+    x, y = torch.randn(9, 5, dtype=torch.float64, generator=draw), torch.arange(9) % 3
+    y[4] = -100
+    y = y if loss == "cross_entropy" else torch.rand(9, 3, generator=draw).double()
+    mean, whole = (EmpiricalRisk(model, x.split(5), y.split(5), loss, reduction=r) for r in ("mean", "sum"))
+    module = {"cross_entropy": nn.CrossEntropyLoss, "mse": nn.MSELoss, "binary_cross_entropy": nn.BCEWithLogitsLoss}
+    other = EmpiricalRisk(model, x.split(5), y.split(5), module[loss](reduction="sum"), reduction="sum")
+    count = 8 if loss == "cross_entropy" else 27
+    assert abs(whole.loss() / mean.loss() / count - 1) < 1e-14 and abs(other.loss() / whole.loss() - 1) < 1e-14
+    assert distance(whole.gradient(), count * mean.gradient()) < 1e-14
+    for kind in ("hessian", "ggn", "residual"):
+        exact = count * getattr(mean, kind)().to_dense()
+        for risk in (whole, other):
+            op = getattr(risk, kind)()
+            assert distance(op.to_dense(), exact) < 1e-13
+            assert distance(op @ torch.eye(op.shape[0]).double(), exact) < 1e-13
+            values = spectrum(op, progress=False).eigenvalues
+            assert np.abs(values - np.linalg.eigvalsh(exact.numpy())).max() < 1e-12 * np.abs(values).max()
+    for risk in (whole, other):
+        values = ggn_spectrum(risk.ggn(), progress=False).eigenvalues
+        assert np.abs(values - count * ggn_spectrum(mean.ggn(), progress=False).eigenvalues).max() < 1e-12 * values[-1]
+    with pytest.raises(ValueError, match="must sum over the examples"):
+        EmpiricalRisk(model, x, y, module[loss](), reduction="sum")
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_class_weights_smoothing_and_binary_targets_have_their_ggn(batches):
+    """Of the loss over the whole set, whose mean divides by the weights of the targets that count."""
+    draw, model = torch.Generator().manual_seed(0), copy.deepcopy(by_name["Tanh-5-4-3"].model)
+    x, y = torch.randn(9, 5, dtype=torch.float64, generator=draw), torch.arange(9) % 3
+    y[4], weight, soft = -100, torch.tensor([0.2, 1.0, 3.0]).double(), torch.rand(9, 3, generator=draw).double()
+    cut = lambda t: list(t.split(5)) if batches == 2 else t
+    losses = [(nn.CrossEntropyLoss(weight=weight), y), (nn.CrossEntropyLoss(label_smoothing=0.1), y.clamp_min(0))]
+    losses += [(nn.BCEWithLogitsLoss(pos_weight=weight), soft), (F.binary_cross_entropy_with_logits, soft)]
+    for loss, targets in losses:
+        exact = ggn_by_definition(model, x, targets, loss)
+        given = "binary_cross_entropy" if loss is F.binary_cross_entropy_with_logits else loss
+        risk = EmpiricalRisk(model, cut(x), cut(targets), given)
+        op = risk.ggn()
+        assert distance(op @ torch.eye(op.shape[0]).double(), exact) < 1e-12
+        assert distance(op.to_dense(), exact) < 1e-12
+        assert distance(risk.hessian().to_dense() - risk.residual().to_dense(), exact) < 1e-12
+        values = ggn_spectrum(op, progress=False).eigenvalues
+        assert np.abs(values - np.linalg.eigvalsh(exact.numpy())).max() < 1e-12 * values[-1]
 
 
 def test_model_is_left_as_it_was_and_the_risk_as_it_is():
@@ -201,8 +261,11 @@ BAD = {
     "at least one batch": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x[:0], y[:0]),
     "0.weight, 0.bias": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, parameters=["weight"]),
     "mse needs": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, "mse"),
+    "reduction='none'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, reduction="none"),
     "output='softmax'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).ggn("softmax"),
-    "needs loss='cross_entropy'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, x[:, :3], "mse").ggn("probability"),
+    "binary_cross_entropy needs probabilities from 0 to 1": lambda x, y: EmpiricalRisk(
+        mlp(5, 3).double(), x, 1 + x[:, :3] ** 2, "binary_cross_entropy"
+    ),
     "V has shape": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).hessian() @ torch.ones(4),
     "vector: shape": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).at(torch.ones(4)),
 }

@@ -170,7 +170,9 @@ FUNCTIONS = {
     "got torch.int64 (20,) from -1 to 1": lambda: risk(targets=data().targets - 1),
     "targets: cross-entropy needs int64 class indices": lambda: risk(targets=data().targets.double()),
     "targets: mse needs the outputs' shape (N, *(3,)), got (20,)": lambda: risk(loss="mse"),
-    "loss='hinge' is unknown: give one of 'cross_entropy', 'mse' or a callable": lambda: risk(loss="hinge"),
+    "loss='hinge' is unknown: give one of 'cross_entropy', 'mse', 'binary_cross_entropy' or a callable": lambda: risk(
+        loss="hinge"
+    ),
     "parameters=['first.weight']: give names, at least one of 0.weight": lambda: risk(parameters=["first.weight"]),
     "parameters=[]: give names": lambda: risk(parameters=[]),
     "output='softmax' is unknown: give one of": lambda: risk().ggn("softmax"),
