@@ -315,7 +315,7 @@ class EmpiricalRisk:
                 )
 
     def _check_callable(self, outputs: Tensor, y: Tensor) -> None:
-        """A loss that sums over the examples where it must average, or the reverse, is refused: its weights are wrong."""
+        """Refuse a loss that sums over the examples where it must average, or the reverse: its weights would be wrong."""
         value = self.loss_function(outputs, y)
         if not (isinstance(value, Tensor) and value.ndim == 0):
             raise ValueError("loss: the callable must return a scalar tensor, the mean over the examples")
@@ -449,8 +449,11 @@ class EmpiricalRisk:
             bend = factor * p * (1 - p)
             return factor * (p - targets), lambda u: bend * u, axes
         scale = self._share(targets) * self.divisor
-        slope = grad(lambda f: scale * self.loss_function(f, targets))  # type: Any
-        d, pull = vjp(slope, outputs.detach())  # type: ignore[misc]
+
+        def scaled(f: Tensor) -> Tensor:
+            return scale * self.loss_function(f, targets)
+
+        d, pull = vjp(grad(scaled), outputs.detach())  # type: ignore[misc]
 
         def curve(u: Tensor) -> Tensor:
             product = lambda one: pull(one)[0]  # type: Callable[[Tensor], Tensor]
