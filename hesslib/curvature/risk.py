@@ -315,7 +315,7 @@ class EmpiricalRisk:
                 )
 
     def _check_callable(self, outputs: Tensor, y: Tensor) -> None:
-        """Refuse a loss that sums over the examples where it must average, or the reverse: its weights would be wrong."""
+        """Refuse a sum over the examples where a mean is needed, or the reverse: its weights would be wrong."""
         value = self.loss_function(outputs, y)
         if not (isinstance(value, Tensor) and value.ndim == 0):
             raise ValueError("loss: the callable must return a scalar tensor, the mean over the examples")
