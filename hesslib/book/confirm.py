@@ -27,12 +27,9 @@ from .paths import ROOT
 from .provenance import array_checksum, commit, label_checksum, provenance
 
 RUN = """
-import json, sys
-from pathlib import Path
-import numpy as np
-from hesslib.book.audit import load_function
+import json, pathlib, sys; import numpy as np; from hesslib.book.audit import load_function
 source, name, parameters, output = sys.argv[1:]
-np.savez(output, allow_pickle=False, **load_function(Path(source), name)(**json.loads(parameters)))
+np.savez(output, allow_pickle=False, **load_function(pathlib.Path(source), name)(**json.loads(parameters)))
 """
 
 

@@ -62,11 +62,11 @@ def test_types():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 4281,
+    "curvature": 4390,
     "theory": 492,
     "experiments": 2519,
-    "book": 3800,
-    "": 444,
+    "book": 3961,
+    "": 462,
 }
 
 
