@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .certificates import check_product, plain_product, probe
 from .memory import free_memory
 from .structure.linear import LayerStructure
+from .validation import check_own_gradients
 
 if TYPE_CHECKING:
     from .risk import EmpiricalRisk
@@ -96,6 +97,7 @@ class CurvatureOperator(SymmetricOperator):
                 "output='probability': of a callable loss it needs outputs (N, C) and a mean over examples, so that "
                 "each has a gradient of its own"
             )
+        check_own_gradients(risk, output)
         self._batched = True
         self.memory_budget = min(2**30, free_memory(risk.device) // 4)
         dtype = np.dtype(str(risk.dtype).removeprefix("torch."))

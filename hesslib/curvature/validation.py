@@ -68,11 +68,28 @@ def variables_of(value: Tensor) -> Iterator[Tensor]:
 
 
 def check_loss(risk: EmpiricalRisk) -> None:
-    """Refuse a callable loss that fails, that depends on the model's parameters, or that sums over the examples.
+    """Refuse a callable loss that fails, depends on the model's parameters, or sums over the examples, and bad targets.
 
     Raises:
         ValueError: the message names the loss and what is valid.
     """
+    kind, known = getattr(risk.loss_function, "reduction", risk.reduction), risk.loss_function  # type: Any, Any
+    if kind != risk.reduction and kind in ("mean", "sum"):
+        raise ValueError(
+            f"loss: the callable must {'average' if kind == 'sum' else 'sum'} over the examples, but it has "
+            f"reduction={kind!r}; give it reduction={risk.reduction!r}, or the other one to EmpiricalRisk"
+        )
+    for _, y in risk.batches:
+        if (
+            risk.loss_name in ("mse", "binary_cross_entropy")
+            and risk.dtype == torch.float32
+            and y.dtype == torch.float64
+        ):
+            raise ValueError(f"targets: dtype {y.dtype} differs from the model's {risk.dtype}; convert one of them")
+    if type(known) is nn.CrossEntropyLoss and all(
+        not y.is_floating_point() and bool((y == known.ignore_index).all()) for _, y in risk.batches
+    ):
+        raise ValueError(f"targets: all are {known.ignore_index}, so there is nothing to average over")
     f = evaluate(risk, risk.batches[0][0]) if risk.loss_name == "custom" else None
     if not isinstance(f, Tensor) or f.dtype != risk.dtype:  # what is wrong with outputs the risk says itself
         return
@@ -110,6 +127,38 @@ def check_loss(risk: EmpiricalRisk) -> None:
                 f"the same batch twice; use reduction={risk.reduction!r} in the loss, or give the other one to "
                 "EmpiricalRisk"
             )
+
+
+def check_own_gradients(risk: EmpiricalRisk, output: str) -> None:
+    """The empirical Fisher matrix needs a loss that is a mean over the examples, each with a gradient of its own.
+
+    Raises:
+        ValueError: the loss is none, or whose gradients are meant is not to be known.
+    """
+    if output != "probability" or risk.loss_name == "cross_entropy":
+        return
+    loss, why = risk.loss_function, ""  # type: Any, str
+    x, y = next((x, y) for share, x, y in risk.weighted_batches())
+    f = evaluate(risk, x)
+    if f.ndim == 1:
+        why = "it needs outputs (N, 1) in the place of (N,)"
+    elif risk.loss_name != "custom":
+        why = "" if risk.reduction == "mean" else f"of {risk.loss_name!r} it needs reduction='mean'"
+    elif isinstance(loss, nn.CrossEntropyLoss) and not y.is_floating_point():
+        ignored = any(bool((t == loss.ignore_index).any()) for _, t in risk.batches)
+        why = (
+            "with class weights or ignored targets it needs 'cross_entropy' by name"
+            if loss.weight is not None or ignored
+            else ""
+        )
+    if risk.loss_name == "custom" and not why:
+        few = slice(64)
+        ones = [loss(a[None].clone(), b[None]) for a, b in zip(f[few], y[few], strict=True)]
+        whole = torch.stack(ones).mean() * (1 if risk.reduction == "mean" else len(ones))
+        if not torch.allclose(loss(f[few].clone(), y[few]), whole, rtol=1e-5, equal_nan=True):
+            why = f"the loss is not the {risk.reduction} of its values for single examples"
+    if why:
+        raise ValueError(f"output='probability': {why}")
 
 
 def check_examples(risk: EmpiricalRisk) -> None:
