@@ -168,6 +168,30 @@ def test_callable_loss():
         EmpiricalRisk(case.model, case.inputs, case.targets, mixed).ggn("probability")
 
 
+def no_fisher_of(outputs, targets, loss, reduction="mean"):
+    model = nn.Sequential(nn.Linear(5, outputs or 1), nn.Flatten(0 if outputs == 0 else 1)).double()
+    x = torch.randn(len(targets), 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    risk = EmpiricalRisk(model, x, targets, loss, reduction=reduction)
+    risk.hessian() @ torch.ones(risk.num_parameters).double()  # H is defined
+    return risk.ggn("probability")
+
+
+REAL = torch.tensor([[0.3], [0.7], [0.1]]).double()
+NO_FISHER = {
+    "outputs .N, 1. in the place": (0, REAL[:, 0], "mse"),
+    "of 'mse' it needs reduction='mean'": (1, REAL, "mse", "sum"),
+    "with class weights or ignored": (2, torch.tensor([0, 1, -100]), nn.CrossEntropyLoss()),
+    "'cross_entropy' by name": (2, torch.tensor([0, 1, 1]), nn.CrossEntropyLoss(weight=torch.ones(2).double())),
+    "not the mean of its values": (1, REAL, lambda f, y: (f - y).square().sum(1).max()),
+}
+
+
+@pytest.mark.parametrize("message", NO_FISHER)
+def test_no_fisher_matrix_where_examples_have_no_gradient_of_their_own(message):
+    with pytest.raises(ValueError, match=f"output='probability': .*{message}"):
+        no_fisher_of(*NO_FISHER[message])
+
+
 def ggn_by_definition(model, x, y, loss):
     """J' A J with the whole Hessian A of the loss in the outputs of all examples."""
     f, leaves = model(x), list(model.parameters())
@@ -262,6 +286,13 @@ BAD = {
     "0.weight, 0.bias": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, parameters=["weight"]),
     "mse needs": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, "mse"),
     "reduction='none'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y, reduction="none"),
+    "targets: dtype torch.float64 differs": lambda x, y: EmpiricalRisk(mlp(5, 3), x.float(), x[:, :3], "mse"),
+    "targets: all are -100": lambda x, y: EmpiricalRisk(
+        mlp(5, 3).double(), [x, x], [0 * y - 100, 0 * y - 100], nn.CrossEntropyLoss()
+    ),
+    "it has reduction='sum'": lambda x, y: EmpiricalRisk(
+        mlp(5, 3).double(), [x, x], [0 * y - 100, y], nn.CrossEntropyLoss(reduction="sum")
+    ),
     "output='softmax'": lambda x, y: EmpiricalRisk(mlp(5, 3).double(), x, y).ggn("softmax"),
     "binary_cross_entropy needs probabilities from 0 to 1": lambda x, y: EmpiricalRisk(
         mlp(5, 3).double(), x, 1 + x[:, :3] ** 2, "binary_cross_entropy"
