@@ -51,10 +51,10 @@ def arrays_of(folder: Path, made: closures.Experiment, parameters: dict[str, Any
     source = str(folder / "notebooks" / f"{made.chapter}.py")
     with tempfile.TemporaryDirectory() as place:
         output = f"{place}/arrays.npz"
+        # one thread: with several, sums are taken in an order of chance
+        variables = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", RUN, source, made.function, json.dumps(parameters), output]
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
         if done.returncode:
             raise ParameterError(f"{made.function} fails in {folder}: {done.stderr.strip().splitlines()[-1]}")
         with np.load(output, allow_pickle=False) as found:
