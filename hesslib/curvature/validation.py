@@ -68,28 +68,13 @@ def variables_of(value: Tensor) -> Iterator[Tensor]:
 
 
 def check_loss(risk: EmpiricalRisk) -> None:
-    """Refuse a callable loss that fails, depends on the model's parameters, or sums over the examples, and bad targets.
+    """Refuse a callable loss that fails, that depends on the model's parameters, or that sums over the examples.
 
     Raises:
         ValueError: the message names the loss and what is valid.
     """
-    kind, known = getattr(risk.loss_function, "reduction", risk.reduction), risk.loss_function  # type: Any, Any
-    if kind != risk.reduction and kind in ("mean", "sum"):
-        raise ValueError(
-            f"loss: the callable must {'average' if kind == 'sum' else 'sum'} over the examples, but it has "
-            f"reduction={kind!r}; give it reduction={risk.reduction!r}, or the other one to EmpiricalRisk"
-        )
-    for _, y in risk.batches:
-        if (
-            risk.loss_name in ("mse", "binary_cross_entropy")
-            and risk.dtype == torch.float32
-            and y.dtype == torch.float64
-        ):
-            raise ValueError(f"targets: dtype {y.dtype} differs from the model's {risk.dtype}; convert one of them")
-    if type(known) is nn.CrossEntropyLoss and all(
-        not y.is_floating_point() and bool((y == known.ignore_index).all()) for _, y in risk.batches
-    ):
-        raise ValueError(f"targets: all are {known.ignore_index}, so there is nothing to average over")
+    check_reduction(risk)
+    check_targets(risk)
     f = evaluate(risk, risk.batches[0][0]) if risk.loss_name == "custom" else None
     if not isinstance(f, Tensor) or f.dtype != risk.dtype:  # what is wrong with outputs the risk says itself
         return
@@ -127,6 +112,36 @@ def check_loss(risk: EmpiricalRisk) -> None:
                 f"the same batch twice; use reduction={risk.reduction!r} in the loss, or give the other one to "
                 "EmpiricalRisk"
             )
+
+
+def check_reduction(risk: EmpiricalRisk) -> None:
+    """Refuse a loss module that says the other reduction than the risk.
+
+    Raises:
+        ValueError: it does.
+    """
+    kind = getattr(risk.loss_function, "reduction", risk.reduction)
+    if kind != risk.reduction and kind in ("mean", "sum"):
+        raise ValueError(
+            f"loss: the callable must {'average' if kind == 'sum' else 'sum'} over the examples, but it has "
+            f"reduction={kind!r}; give it reduction={risk.reduction!r}, or the other one to EmpiricalRisk"
+        )
+
+
+def check_targets(risk: EmpiricalRisk) -> None:
+    """Refuse targets in double precision for a model in single, and targets of which none counts.
+
+    Raises:
+        ValueError: the message says which.
+    """
+    targets, known = [y for _, y in risk.batches], risk.loss_function  # type: list[Tensor], Any
+    if risk.loss_name in ("mse", "binary_cross_entropy") and risk.dtype == torch.float32:
+        for y in targets:
+            if y.dtype == torch.float64:
+                raise ValueError(f"targets: dtype {y.dtype} differs from the model's {risk.dtype}; convert one of them")
+    classes = type(known) is nn.CrossEntropyLoss and not any(y.is_floating_point() for y in targets)
+    if classes and all(bool((y == known.ignore_index).all()) for y in targets):
+        raise ValueError(f"targets: all are {known.ignore_index}, so there is nothing to average over")
 
 
 def check_own_gradients(risk: EmpiricalRisk, output: str) -> None:

@@ -62,7 +62,7 @@ def test_types():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 4441,
+    "curvature": 4456,
     "theory": 492,
     "experiments": 2519,
     "book": 3961,
