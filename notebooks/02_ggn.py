@@ -536,7 +536,7 @@ def output_gradients(risk):
     """The vectors d_n, (N, C)."""
     x, y = risk.batches[0]
     with torch.no_grad():
-        return risk.output_terms(risk.outputs(risk.parameters, x), y)[0]
+        return risk.criterion.terms(risk.outputs(risk.parameters, x), y)[0]
 
 
 def without_correlation(risk):

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import scipy
 import yaml
-from scipy import stats
 
 from .._files import replacing
 from ..curvature.outliers import count_outliers
@@ -88,7 +88,7 @@ def paper(name: str, **where: Any) -> Any:
     return SimpleNamespace(**rows[0]) if isinstance(rows[0], dict) else rows[0]
 
 
-NAMES = {**vars(np), "stats": stats, "count_outliers": count_outliers, "paper": paper, "__builtins__": {}}
+NAMES = {**vars(np), "scipy": scipy, "count_outliers": count_outliers, "paper": paper, "__builtins__": {}}
 
 
 def value(expression: str, local: dict[str, Any], place: str) -> Any:

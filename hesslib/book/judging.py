@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import scipy  # loads scipy.stats, which takes half a second, where it is first used
 import yaml
-from scipy import stats
 
 from .numbers import rounding, written
 from .parameters import ParameterError
@@ -32,19 +32,19 @@ Interval = tuple[float, float]
 
 def mean_interval(values: np.ndarray) -> Interval:
     """The 95 % interval of a mean, Student's t."""
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    half = scipy.stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 
 def share_interval(values: np.ndarray) -> Interval:
     """The 95 % interval of the share of true values, Clopper and Pearson's."""
-    found = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, "exact")
+    found = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, "exact")
     return float(found.low), float(found.high)
 
 
 def median_interval(values: np.ndarray) -> Interval:
     """The 95 % interval of a median by the sign test: order statistics; unbounded for fewer than six values."""
-    cut = int(stats.binom.ppf((1 - LEVEL) / 2, len(values), 0.5))
+    cut = int(scipy.stats.binom.ppf((1 - LEVEL) / 2, len(values), 0.5))
     if not cut:
         return -math.inf, math.inf
     ordered = np.sort(values)

@@ -77,7 +77,7 @@ def _differentiate_twice(risk: EmpiricalRisk | _First, kind: str, output: str, v
         f = risk.outputs(values, x)
         found = [torch.zeros_like(p) for p in leaves]
         if kind in ("hessian", "residual"):
-            slopes = grad(weight * risk.loss_function(f, y), leaves, create_graph=True, materialize_grads=True)
+            slopes = grad(weight * risk.criterion.function(f, y), leaves, create_graph=True, materialize_grads=True)
             dot = sum((a * b).sum() for a, b in zip(slopes, tangents))
             if dot.requires_grad:
                 found = list(grad(dot, leaves, retain_graph=True, materialize_grads=True))
@@ -101,12 +101,23 @@ def _push(f: Tensor, leaves: list[Tensor], tangents: list[Tensor]) -> Tensor:
 def _curve(risk: EmpiricalRisk | _First, weight: float, f: Tensor, y: Tensor, pushed: Tensor, output: str) -> Tensor:
     """The curvature of the loss in the outputs, times J v."""
     f = f.detach().requires_grad_()
-    (d,) = grad(weight * risk.loss_function(f, y), f, create_graph=True)
+    (d,) = grad(weight * risk.criterion.function(f, y), f, create_graph=True)
     if output == "probability":
-        axis = class_axis(f, y) if risk.loss_name == "cross_entropy" else tuple(range(1, f.ndim))
-        return risk.divisor * d.detach() * (d.detach() * pushed).sum(axis, keepdim=True)
+        axis = class_axis(f, y) if risk.criterion.name == "cross_entropy" else tuple(range(1, f.ndim))
+        return risk.criterion.divisor * d.detach() * (d.detach() * pushed).sum(axis, keepdim=True)
     dot = (d * pushed).sum()
     return grad(dot, f, materialize_grads=True)[0] if dot.requires_grad else torch.zeros_like(f)
+
+
+@sdpa_kernel(SDPBackend.MATH)
+def differentiable_gradient(risk: EmpiricalRisk, inputs: Any, targets: Tensor) -> list[Tensor]:
+    """The gradient for some examples with the graph of its computation; where it has none, that of their outputs."""
+    leaves = [p.clone().requires_grad_() for p in risk.parameters.values()]
+    f = risk.outputs(dict(zip(risk.parameters, leaves, strict=True)), inputs)
+    try:
+        return list(grad(risk.criterion.function(f, targets), leaves, create_graph=True, materialize_grads=True))
+    except RuntimeError:
+        return [f]
 
 
 def value_and_gradient(
@@ -117,7 +128,7 @@ def value_and_gradient(
     leaves = {n: p.detach().clone().requires_grad_() for n, p in parameters.items()}
     with torch.enable_grad():
         for weight, x, y in batches:
-            part = weight * risk.loss_function(risk.outputs(leaves, x), y)
+            part = weight * risk.criterion.function(risk.outputs(leaves, x), y)
             value += float(part.detach())
             if part.requires_grad:
                 parts = grad(part, list(leaves.values()), materialize_grads=True)
@@ -127,6 +138,7 @@ def value_and_gradient(
 
 def relative(a: Tensor, b: Tensor) -> float:
     """Distance of a to b relative to the larger of the two."""
+    a, b = a.detach(), b.detach()
     size = max(float(a.norm()), float(b.norm()))
     return float((a - b).norm()) / size if size else 0.0
 

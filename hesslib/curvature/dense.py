@@ -94,7 +94,8 @@ def _product_rows(
 
 def fingerprint(op: CurvatureOperator, count: int) -> str:
     """What tells an operator's rows from another's: kind, shape, parameters and data."""
-    digest = hashlib.sha256(repr((op.kind, op.output, op.shape, op.risk.loss_name, count)).encode())
+    loss = op.risk.criterion
+    digest = hashlib.sha256(repr((op.kind, op.output, op.shape, loss.name, loss.reduction, count)).encode())
     for tensor in (op.risk.vector, *(t for t in tree_leaves(op.risk.batches) if isinstance(t, Tensor))):
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

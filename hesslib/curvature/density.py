@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
 
 from .._checks import positive, whole
 from .._progress import bar
@@ -120,7 +121,7 @@ def spectral_density(
     own, shared = slice(0, probes), hasattr(op, "ranks")
     if shared:  # each rank keeps the vectors of its own probes, and all take every step together
         own, multiply = op.own(probes), lambda rows: op.product_of_own(rows, probes)
-    eps, generator = torch.finfo(dtype).eps, torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     out = torch.zeros(0, 1, m, dtype=dtype, device=device)
     if deflate is not None:
         out = torch.as_tensor(deflate.eigenvectors.T, dtype=dtype, device=device)[:, None]
@@ -128,24 +129,7 @@ def spectral_density(
     _fits(mine * (steps + 4), m, dtype, device, f"probes={probes}, steps={steps}")
     clean = lambda w: _orthogonalise(w, out.expand(-1, mine, -1))[0] if known else w
     w = clean(torch.randn(probes, m, generator=generator, dtype=torch.float64)[own].to(device, dtype))
-    basis = torch.zeros(steps, mine, m, dtype=dtype, device=device)
-    alpha, beta = np.zeros((mine, steps)), np.zeros((mine, steps))
-    length, scale = np.full(mine, steps), np.zeros(mine)
-    basis[0] = w / w.norm(dim=1, keepdim=True)
-    for j in bar(range(steps), desc="Lanczos steps", show=progress):
-        image = clean(multiply(basis[j]))
-        alpha[:, j] = (image * basis[j]).sum(1).double().cpu().numpy()
-        w, _ = _orthogonalise(image, basis[: j + 1])
-        norms = w.norm(dim=1)
-        beta[:, j] = norms.double().cpu().numpy()
-        scale = np.maximum(scale, np.abs(alpha[:, j]) + beta[:, j])
-        ended = (beta[:, j] <= BREAKDOWN * eps * scale) & (length == steps)
-        length[ended] = j + 1
-        if j + 1 < steps:
-            alive = torch.as_tensor(length > j + 1, device=device)
-            if not bool(alive.any()) and not shared:
-                break
-            basis[j + 1] = torch.where(alive[:, None], w / norms.clamp_min(1e-300)[:, None], 0)
+    alpha, beta, length = _tridiagonalise(lambda rows: clean(multiply(rows)), w, steps, shared, progress)
     nodes, weights, residuals = np.zeros((3, mine, steps))
     for i, n in enumerate(length):
         theta, s = eigh_tridiagonal(alpha[i, :n], beta[i, : n - 1])
@@ -156,3 +140,32 @@ def spectral_density(
         )
     deflated = np.zeros(0) if deflate is None else deflate.eigenvalues
     return SpectralDensity(nodes, weights, m, deflated, probes * int(length.max()), residuals)
+
+
+def _tridiagonalise(
+    multiply: Callable[[Tensor], Tensor], w: Tensor, steps: int, shared: bool, progress: bool | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lanczos from each row of w (probes, M): the two diagonals (probes, steps), and how many steps each took.
+
+    ``shared``: other ranks take every step with this one, so it does not stop where its own probes have ended.
+    """
+    (probes, m), eps = w.shape, torch.finfo(w.dtype).eps
+    basis = torch.zeros(steps, probes, m, dtype=w.dtype, device=w.device)
+    alpha, beta = np.zeros((probes, steps)), np.zeros((probes, steps))
+    length, scale = np.full(probes, steps), np.zeros(probes)
+    basis[0] = w / w.norm(dim=1, keepdim=True)
+    for j in bar(range(steps), desc="Lanczos steps", show=progress):
+        image = multiply(basis[j])
+        alpha[:, j] = (image * basis[j]).sum(1).double().cpu().numpy()
+        w, _ = _orthogonalise(image, basis[: j + 1])
+        norms = w.norm(dim=1)
+        beta[:, j] = norms.double().cpu().numpy()
+        scale = np.maximum(scale, np.abs(alpha[:, j]) + beta[:, j])
+        ended = (beta[:, j] <= BREAKDOWN * eps * scale) & (length == steps)
+        length[ended] = j + 1
+        if j + 1 < steps:
+            alive = torch.as_tensor(length > j + 1, device=w.device)
+            if not bool(alive.any()) and not shared:
+                break
+            basis[j + 1] = torch.where(alive[:, None], w / norms.clamp_min(1e-300)[:, None], 0)
+    return alpha, beta, length

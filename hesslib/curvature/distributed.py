@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,17 +11,17 @@ from torch import Tensor
 
 from .._progress import bar
 from .operators import CurvatureOperator, SymmetricOperator
-from .risk import EmpiricalRisk
 
 
 def fingerprints(op: CurvatureOperator) -> dict[str, int]:
     """A number for each thing that must be the same on all ranks."""
-    risk, loss = op.risk, op.risk.loss_function  # type: EmpiricalRisk, Any
+    risk = op.risk
+    loss: Any = risk.criterion.function
     options = [(k, v) for k, v in getattr(loss, "__dict__", {}).items() if isinstance(v, int | float | str)]
     parts = {
         "kind of operator": (f"{op.kind} {op.output} {op.shape} {op.dtype}", {}),
         "loss": (
-            f"{risk.loss_name} {risk.reduction} {type(loss).__name__} {options}",
+            f"{risk.criterion.name} {risk.criterion.reduction} {type(loss).__name__} {options}",
             dict(getattr(loss, "_buffers", {})),
         ),
         "parameters": ("", risk.parameters),
@@ -71,26 +70,22 @@ class ShardedOperator(SymmetricOperator):
         for name, seen in zip(own, self._sum(every).T.tolist(), strict=True):
             if differing := [rank for rank, other in enumerate(seen) if other != seen[0]]:
                 raise ValueError(f"op: rank 0 and ranks {differing} differ in their {name}")
-        total = torch.tensor(op.risk.total_weight, dtype=torch.float64, device=op.risk.device)
+        total = torch.tensor(op.risk.criterion.total_weight, dtype=torch.float64, device=op.risk.device)
         self.total_weight = float(self._sum(total))
-        if op.risk.loss_name == "custom":
+        if op.risk.criterion.name == "custom":
             self._check_loss()
         super().__init__(dtype=op.dtype, shape=op.shape)
 
     def _check_loss(self) -> None:
         """Refuse a function of outputs and targets that the ranks' shares do not add up to."""
-        risk, every = self.risk, [None] * self.ranks  # type: EmpiricalRisk, list[Any]
+        risk = self.risk
+        every: list[Any] = [None] * self.ranks
         own = [(risk.outputs(risk.parameters, x).detach().cpu(), y.cpu()) for x, y in risk.batches]
         dist.all_gather_object(every, (own, [share * self.weight for share in risk.shares]), self.group)
-        whole: Any = SimpleNamespace(
-            batches=[(f.to(risk.device), y.to(risk.device)) for parts, _ in every for f, y in parts],
-            shares=[share for _, shares in every for share in shares],
-            outputs=lambda parameters, outputs: outputs,
-            parameters=None,
-            loss_function=risk.loss_function,
-        )
+        pairs = [pair for parts, _ in every for pair in parts]
+        outputs, targets = ([pair[i].to(risk.device) for pair in pairs] for i in (0, 1))
         try:
-            EmpiricalRisk._check_batches(whole)
+            risk.criterion.check_batches(outputs, targets, [share for _, shares in every for share in shares])
         except ValueError as error:
             raise ValueError(
                 "loss: the callable depends on how the examples are spread over the ranks; give 'cross_entropy', 'mse' "
@@ -109,9 +104,9 @@ class ShardedOperator(SymmetricOperator):
     @property
     def weight(self) -> float:
         """What this rank's risk is multiplied by: for a mean the share of the total weight that it holds."""
-        if self.risk.reduction == "sum":
+        if self.risk.criterion.reduction == "sum":
             return 1.0
-        return self.risk.total_weight / self.total_weight
+        return self.risk.criterion.total_weight / self.total_weight
 
     def product(self, vectors: Tensor) -> Tensor:
         """Products with the rows of a (k, M) tensor, the same on every rank."""
@@ -133,7 +128,8 @@ class ShardedOperator(SymmetricOperator):
 
     def columns(self, *, progress: bool | None = None) -> Tensor:
         """The columns ``own(M)`` of the matrix, (M, own): each rank stores a part of it."""
-        m, step = self.shape[0], torch.tensor(self.op.chunk, device=self.risk.device)  # type: int, Any
+        m: int = self.shape[0]
+        step: Any = torch.tensor(self.op.chunk, device=self.risk.device)
         dist.all_reduce(step, dist.ReduceOp.MIN, self.group)  # the ranks may differ in memory
         own, step = self.own(m), int(step)
         found = torch.zeros(own.stop - own.start, m, dtype=self.risk.dtype, device=self.risk.device)

@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._checks import whole
 from .._progress import bar, waiting
+from .batches import axes_of, count_examples, take
 from .certificates import _push, probe, relative
 from .gram import cholesky
 from .lanczos import top_eigenpairs
@@ -34,7 +35,7 @@ from .losses import class_axis
 from .memory import free_memory
 from .operators import CurvatureOperator
 from .spectrum import Spectrum, check_spectrum, eigenvalue_seconds, spectrum
-from .structure.examples import ExampleLayer, axes_of, count_of, layers_of, other_gradients, take, watched
+from .structure.examples import ExampleLayer, layers_of, other_gradients, watched
 from .structure.linear import factor
 
 CHUNK = 512  # examples that go through the network together, at most
@@ -129,7 +130,7 @@ def count_columns(op: CurvatureOperator) -> int:
     x, y = op.risk.batches[0]
     outputs = op.risk.outputs(op.risk.parameters, x)
     each = outputs[0].numel()
-    if op.risk.loss_name == "cross_entropy":
+    if op.risk.criterion.name == "cross_entropy":
         targets = y[0].numel()
         each = targets if op.output == "probability" else each - targets
     elif op.output == "probability":
@@ -154,20 +155,20 @@ class Roots:
         found = [(risk.outputs(risk.parameters, x).detach(), y) for x, y in risk.batches]
         if len({f.shape[1:] for f, _ in found}) > 1:
             raise ValueError("inputs: outputs of different shapes in different batches; pad them to one shape")
-        if any(len(f) != count_of(x) for (f, _), (x, _) in zip(found, risk.batches)):
+        if any(len(f) != count_examples(x) for (f, _), (x, _) in zip(found, risk.batches)):
             raise ValueError("model: outputs (N, ...) are needed, one row for each example")
         outputs, targets = torch.cat([f for f, _ in found]), torch.cat([y for _, y in found])
-        if risk.loss_name != "cross_entropy":  # one target of all outputs
+        if risk.criterion.name != "cross_entropy":  # one target of all outputs
             b, signs = cls._of_examples(op, outputs, targets)
             return cls(b[:, None], signs[:, None], -1, outputs.shape[1:], outputs)
         axis = class_axis(outputs, targets)
         last = outputs.movedim(axis, -1)
         flat, y = last.reshape(-1, last.shape[-1]), targets.reshape(-1)
         if op.output == "probability":
-            d, _ = risk.output_terms(flat, y)
-            b = d[:, None] / risk.divisor**0.5
+            d, _ = risk.criterion.terms(flat, y)
+            b = d[:, None] / risk.criterion.divisor**0.5
         else:
-            b = softmax_root(flat) * (y >= 0)[:, None, None] / risk.divisor**0.5
+            b = softmax_root(flat) * (y >= 0)[:, None, None] / risk.criterion.divisor**0.5
         signs = torch.ones_like(b[..., 0])
         lead = len(outputs), len(flat) // len(outputs)
         return cls(b.view(*lead, *b.shape[1:]), signs.view(*lead, -1), axis, last.shape[1:], outputs)
@@ -177,16 +178,16 @@ class Roots:
         """Vectors (N, a, F) and signs (N, a) of a loss whose examples have F outputs each."""
         risk, n = op.risk, len(outputs)
         if op.output == "probability":
-            d = risk.loss_derivatives(outputs, targets)[0].reshape(n, 1, -1)
-            return d / risk.divisor**0.5, torch.ones_like(d[..., 0])
-        if risk.loss_name == "mse":
+            d = risk.criterion.derivatives(outputs, targets)[0].reshape(n, 1, -1)
+            return d / risk.criterion.divisor**0.5, torch.ones_like(d[..., 0])
+        if risk.criterion.name == "mse":
             size = outputs[0].numel()
-            b = (2 / size / risk.divisor) ** 0.5 * torch.eye(size).to(outputs)
+            b = (2 / size / risk.criterion.divisor) ** 0.5 * torch.eye(size).to(outputs)
             b = b.expand(n, *b.shape)
             return b, torch.ones_like(b[..., 0])
-        if risk.loss_name == "binary_cross_entropy":
+        if risk.criterion.name == "binary_cross_entropy":
             p = outputs.reshape(n, -1).sigmoid()
-            b = torch.diag_embed((p * (1 - p) / p.shape[1] / risk.divisor).sqrt())
+            b = torch.diag_embed((p * (1 - p) / p.shape[1] / risk.criterion.divisor).sqrt())
             return b, torch.ones_like(b[..., 0])
         return factor(op.terms(outputs, targets)[1])
 
@@ -313,7 +314,7 @@ def chunks(op: CurvatureOperator, step: int) -> Iterator[tuple[slice, Any, Any]]
     """The examples, some at a time: their place among all N, their inputs, and what axes these have."""
     start = 0
     for x, _ in op.risk.batches:
-        axes, count = axes_of(x), count_of(x)
+        axes, count = axes_of(x), count_examples(x)
         for i in range(0, count, step):
             stop = min(count, i + step)
             yield slice(start + i, start + stop), take(x, axes, slice(i, stop)), axes
@@ -322,9 +323,7 @@ def chunks(op: CurvatureOperator, step: int) -> Iterator[tuple[slice, Any, Any]]
 
 def examples_at_a_time(op: CurvatureOperator, pieces: list[Piece], each: int) -> int:
     """How many examples go through the network together within the operator's memory budget."""
-    count = max(count_of(x) for x, _ in op.risk.batches)
-    size = op.dtype.itemsize
-    needed = max(1, (op.bytes_per_column - 4 * size * op.shape[0]) // count)
+    size, needed = op.dtype.itemsize, op.risk.bytes_per_example
     for layer in {piece.layer for piece in pieces if piece.layer is not None}:
         needed += 2 * 8 * layer.groups * layer.places * (each * layer.channels + layer.inputs)
     needed += (

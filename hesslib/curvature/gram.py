@@ -50,7 +50,7 @@ def columns(op: CurvatureOperator) -> int:
     """An upper bound on the order r of the small matrix."""
     structure = op.structure  # type: Any
     n, c = structure.outputs.shape
-    rank = c - 1 if op.risk.loss_name == "cross_entropy" else c
+    rank = c - 1 if op.risk.criterion.name == "cross_entropy" else c
     if op.output == "probability" and op.kind == "ggn":
         rank = 1
     hidden = structure.layers[0].width if len(structure.layers) == 2 and op.kind != "ggn" else 0

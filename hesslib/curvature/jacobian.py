@@ -74,13 +74,12 @@ def jacobian_chunks(risk: EmpiricalRisk, memory_budget: int | None = None) -> It
     """
     if memory_budget is not None:
         positive(memory_budget=memory_budget)
-    budget = memory_budget or min(2**30, free_memory(risk.device) // 4)
+    budget = memory_budget or risk.memory_budget
     risk.certify()
     v = probe(risk)
-    working = risk.hessian().bytes_per_column / max(len(y) for _, y in risk.batches)  # of one row, for one example
     for x, _ in risk.batches:
         pushed = _pushed(risk, x, v)
-        row = working + 4 * risk.num_parameters * v.element_size()
+        row = risk.bytes_per_example + 4 * risk.num_parameters * v.element_size()
         step = max(1, int(budget / (row * max(1, pushed[0].numel()))))
         for start in range(0, len(pushed), step):
             yield _certified(risk, x, slice(start, min(start + step, len(pushed))), pushed, v)

@@ -1,11 +1,30 @@
-"""How much memory there is, asked before anything large is made."""
+"""How much memory there is, and how much a computation keeps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psutil
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated now on the device."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def saved_bytes(work: Callable[[], object]) -> int:
+    """Bytes of the tensors that autograd keeps of a piece of work, each storage counted once."""
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # held, so that its place is not used again
+        return tensor
+
+    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = work()
+    del result  # it holds the graph until here
+    return sum(storage.nbytes() for storage in kept.values())

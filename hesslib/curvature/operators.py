@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar  # noqa: F401  # in a type comment
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .._checks import positive
 from .certificates import check_product, plain_product, probe
-from .memory import free_memory
 from .structure.linear import LayerStructure
 from .validation import check_own_gradients
 
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
     Vectors = TypeVar("Vectors")
 
 KINDS, OUTPUTS = ("hessian", "ggn", "residual"), ("logits", "probability")
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """The tensors in a module's output, which may be a nested tuple."""
-    if isinstance(output, Tensor):
-        return [output]
-    return [t for part in output for t in _tensors(part)] if isinstance(output, tuple | list) else []
 
 
 class SymmetricOperator(LinearOperator):
@@ -76,9 +69,10 @@ class CurvatureOperator(SymmetricOperator):
     d = 0 for G; A = 0 for R = H - G. With ``output="probability"`` G has A = d d' (empirical
     Fisher) and R keeps what is left of A. A product takes 2 to 3.5 times as long as a gradient.
 
-    ``op @ V`` takes (M,) or (M, k), numpy or torch, and returns the same kind; columns go through in
-    chunks that keep temporary memory below ``memory_budget`` bytes (settable; default: a quarter of
-    what is free, at most 1 GiB). It is a ``scipy.sparse.linalg.LinearOperator``.
+    ``op @ V`` takes (M,) or (M, k), numpy or torch, and returns the same kind. Columns, and the examples of a large
+    batch where they do not depend on each other, go through in parts that keep temporary memory below
+    ``memory_budget`` bytes (settable, for all operators of a risk; default: a quarter of what is free, at most
+    1 GiB). It is a ``scipy.sparse.linalg.LinearOperator``.
     """
 
     def __init__(
@@ -92,14 +86,14 @@ class CurvatureOperator(SymmetricOperator):
         if output not in OUTPUTS:
             raise ValueError(f"output={output!r} is unknown: give one of {OUTPUTS}")
         self.risk, self.kind, self.output = risk, kind, output
-        if output == "probability" and risk.loss_name == "custom" and not (risk.flat_outputs and self._separable):
+        loss = risk.criterion
+        if output == "probability" and loss.name == "custom" and not (loss.flat and self._separable):
             raise ValueError(
                 "output='probability': of a callable loss it needs outputs (N, C) and a mean over examples, so that "
                 "each has a gradient of its own"
             )
         check_own_gradients(risk, output)
         self._batched = True
-        self.memory_budget = min(2**30, free_memory(risk.device) // 4)
         dtype = np.dtype(str(risk.dtype).removeprefix("torch."))
         super().__init__(dtype=dtype, shape=(risk.num_parameters,) * 2)
 
@@ -117,24 +111,24 @@ class CurvatureOperator(SymmetricOperator):
     @cached_property
     def _separable(self) -> bool:
         risk = self.risk
-        return risk.loss_name != "custom" or all(
-            risk.separates(risk.outputs(risk.parameters, x).detach(), y) for x, y in risk.batches
+        return risk.criterion.name != "custom" or all(
+            risk.criterion.separates(risk.outputs(risk.parameters, x).detach(), y) for x, y in risk.batches
         )
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The pair d (n, C), A (n, C, C) of this operator, divided by the number of targets if the risk is a mean."""
-        d, a = self.risk.output_terms(outputs, targets)
+        d, a = self.risk.criterion.terms(outputs, targets)
         first = d[:, :, None] * d[:, None, :] if self.output == "probability" else a
         if self.kind == "ggn":
             a, d = first, torch.zeros_like(d)
         elif self.kind == "residual":
             a = a - first
-        return d / self.risk.divisor, a / self.risk.divisor
+        return d / self.risk.criterion.divisor, a / self.risk.criterion.divisor
 
     def curve(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
         """The same pair with A as a map u -> A u that takes leading axes; None where it is zero."""
-        d, map_, axis = self.risk.loss_derivatives(outputs, targets)
-        n = self.risk.divisor
+        d, map_, axis = self.risk.criterion.derivatives(outputs, targets)
+        n = self.risk.criterion.divisor
         first = (lambda u: d * (d * u).sum(axis, keepdim=True)) if self.output == "probability" else map_
         if self.kind == "ggn":
             return torch.zeros_like(d), lambda u: first(u) / n
@@ -163,10 +157,11 @@ class CurvatureOperator(SymmetricOperator):
         """Compare the route of the products with independent ones, once for each risk and kind of operator."""
         done = self.risk._certified
         self.risk.certify()
-        if (self.kind, self.output) not in done:
+        columns = min(2, self.chunk)  # several at a time go another way than one
+        if (self.kind, self.output, columns) not in done:
             v = probe(self.risk)
-            check_product(self, self._route(torch.stack([v, v.flip(0)]))[0], "a product")
-            done.add((self.kind, self.output))
+            check_product(self, self._route(torch.stack([v, v.flip(0)])[:columns])[0], "a product")
+            done.add((self.kind, self.output, columns))
 
     def _route(self, vectors: Tensor) -> Tensor:
         """Products with the rows of (k, M), in closed form or by automatic differentiation."""
@@ -189,7 +184,7 @@ class CurvatureOperator(SymmetricOperator):
         for weight, x, y in risk.weighted_batches():
             f = lambda p, x=x: risk.outputs(p, x)
             if self.kind == "hessian":
-                scalar = lambda p, y=y, f=f, w=weight: w * risk.loss_function(f(p), y)  # type: Callable[..., Tensor]
+                scalar = lambda p, y=y, f=f, w=weight: w * risk.criterion.function(f(p), y)  # type: Callable[..., Tensor]
             else:
                 f0 = f(risk.parameters).detach()
                 if len(f0) != len(y):
@@ -212,23 +207,21 @@ class CurvatureOperator(SymmetricOperator):
             total += torch.cat([parts[n].reshape(len(vectors), -1) for n in risk.parameters], 1)
         return total
 
-    @cached_property
+    @property
+    def memory_budget(self) -> int:
+        """Bytes for what a product needs beside its result, shared by all operators of the risk; settable."""
+        return self.risk.memory_budget
+
+    @memory_budget.setter
+    def memory_budget(self, size: int) -> None:
+        positive(memory_budget=size)
+        self.risk.memory_budget = size
+
+    @property
     def bytes_per_column(self) -> int:
-        """Temporary memory of one product, estimated from the sizes of the module outputs."""
-        sizes, hooks = [], []
-        for module in self.risk.model.modules():
-            if not list(module.children()):
-                hooks.append(
-                    module.register_forward_hook(lambda m, i, o: sizes.append(sum(t.numel() for t in _tensors(o))))
-                )
-        try:
-            x, _ = max(self.risk.batches, key=lambda batch: len(batch[1]))
-            self.risk.outputs(self.risk.parameters, x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        # tangent and cotangent of each output, with as much again for what an operation saves
-        return self.dtype.itemsize * (4 * sum(sizes) + 4 * self.risk.num_parameters)
+        """Temporary memory of one product, with as many examples at a time as the budget allows."""
+        largest = max(len(y) for _, _, y in self.risk.weighted_batches())
+        return largest * self.risk.bytes_per_example + 4 * self.risk.num_parameters * self.dtype.itemsize
 
     @property
     def chunk(self) -> int:
@@ -240,7 +233,8 @@ class CurvatureOperator(SymmetricOperator):
         self.certify()
         if not len(vectors):
             return vectors.to(self.risk.vector)
-        return torch.cat([self._route(v) for v in vectors.to(self.risk.vector).split(self.chunk)])
+        # a loss may have parameters of its own that require a gradient
+        return torch.cat([self._route(v).detach() for v in vectors.to(self.risk.vector).split(self.chunk)])
 
     def to_dense(self, *, checkpoint: str | Path | None = None, progress: bool | None = None) -> Tensor:
         """The matrix (M, M), by the fastest exact route (see ``hesslib.curvature.dense``).

@@ -69,21 +69,34 @@ def select_route(op: CurvatureOperator, method: Literal["auto", "dense", "gram"]
         >>> route.method, route.reason, route.order, route.fits
         ('gram', 'rank at most 11, below M = 101', 11, True)
     """
+    chosen, reason, order = choose(op, method)
+    needed, free = 3 * 8 * order**2, free_memory(op.risk.device)  # the matrix, a factor or copy, and work space
+    if chosen == "gram":
+        return Route(chosen, reason, order, needed, free, _gram_seconds(op, order))
+    needed = max(needed, order**2 * op.dtype.itemsize + op.memory_budget)  # or the matrix and its making
+    return Route(chosen, reason, order, needed, free, _dense_seconds(op))
+
+
+def choose(op: CurvatureOperator, method: str) -> tuple[str, str, int]:
+    """The method that ``spectrum(op, method)`` takes, why, and the order of its matrix; errors as of ``spectrum``."""
     if not isinstance(op, CurvatureOperator):
-        raise TypeError(f"op: a CurvatureOperator (risk.hessian(), risk.ggn(), ...) is needed, got {type(op).__name__}")
+        raise TypeError(
+            f"op: a CurvatureOperator (risk.hessian(), risk.ggn(), ...) is needed, got {type(op).__name__}; "
+            "top_eigenpairs and spectral_density take any linear operator"
+        )
     if method not in ("auto", "dense", "gram"):
         raise ValueError(f"method={method!r} is unknown: give 'auto', 'dense' or 'gram'")
     obstacle, m = gram.why_not(op), op.shape[0]
     if method == "gram" and obstacle:
         raise ValueError(f"method='gram' does not apply to {op.name}: {obstacle}")
-    order = 0 if obstacle else gram.columns(op)
-    free = free_memory(op.risk.device)
-    if method == "gram" or (method == "auto" and not obstacle and order < m):
-        reason = f"rank at most {order}, below M = {m}"
-        return Route("gram", reason, order, 3 * 8 * order**2, free, _gram_seconds(op, order))
-    reason = f"gram does not apply: {obstacle}" if obstacle else f"M = {m} is below the bound {order} on the rank"
-    needed = max(3 * 8 * m**2, m**2 * op.dtype.itemsize + op.memory_budget)  # eigenvalues; the matrix and its making
-    return Route("dense", "asked for" if method == "dense" else reason, m, needed, free, _dense_seconds(op))
+    if method == "dense":
+        return "dense", "asked for", m
+    if obstacle:
+        return "dense", f"gram does not apply: {obstacle}", m
+    order = gram.columns(op)
+    if method == "gram" or order < m:
+        return "gram", f"rank at most {order}, below M = {m}", order
+    return "dense", f"M = {m} is below the bound {order} on the rank", m
 
 
 def _dense_seconds(op: CurvatureOperator) -> float:

@@ -16,6 +16,7 @@ from .certificates import is_rounding, probe, relative, report
 from .lanczos import top_eigenpairs
 from .memory import free_memory
 from .operators import CurvatureOperator
+from .route import choose
 
 
 @dataclass(frozen=True)
@@ -82,38 +83,15 @@ def spectrum(
         TypeError: op is another kind of operator.
         ValueError: the gram route was asked for and does not apply; the message says why.
     """
-    if not isinstance(op, CurvatureOperator):
-        raise TypeError(
-            f"op: a CurvatureOperator (risk.hessian(), risk.ggn(), ...) is needed, got {type(op).__name__}; "
-            "top_eigenpairs and spectral_density take any linear operator"
-        )
-    if method not in ("auto", "dense", "gram"):
-        raise ValueError(f"method={method!r} is unknown: give 'auto', 'dense' or 'gram'")
-    obstacle = gram.why_not(op)
-    if method == "gram" and obstacle:
-        raise ValueError(f"method='gram' does not apply to {op.name}: {obstacle}")
-    m, order = op.shape[0], 0 if obstacle or method == "dense" else gram.columns(op)
-    use_gram = method == "gram" or (method == "auto" and not obstacle and order < m)
-    size, free = order if use_gram else m, free_memory(op.risk.device)
-    needed = 3 * 8 * size**2  # the matrix, a factor or copy, and work space
-    if needed > free:
-        other = (
-            "gram: " + (obstacle or f"a matrix of order {gram.columns(op)}") if not use_gram else f"dense: order {m}"
-        )
-        raise MemoryError(
-            f"{op.name}: eigenvalues of a matrix of order {size} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
-            f"are free; {other}. For part of the spectrum use top_eigenpairs(op, k) or spectral_density(op)"
-        )
-    start = time.perf_counter()
-    if use_gram:
+    chosen, reason, order = choose(op, method)
+    check_memory(op, chosen, order)
+    start, m = time.perf_counter(), op.shape[0]
+    if chosen == "gram":
         with waiting(f"{op.name}, matrix of order {order}", 2 * eigenvalue_seconds(order), progress):
             values, sums = gram.gram_eigenvalues(op)
         certificates = product_certificates(op, values, progress)
-        method, reason = "gram", f"rank at most {order}, below M = {m}"
     else:
         values, sums, certificates = dense_eigenvalues(op, checkpoint, progress)
-        smallest = f"gram does not apply: {obstacle}" if obstacle else f"M = {m} is below the bound {order} on the rank"
-        method, reason = "dense", "asked for" if method == "dense" else smallest
     eigenvalues = np.sort(np.concatenate([values, np.zeros(m - len(values))]))
     certificates |= {
         "trace": abs(eigenvalues.sum() - sums["trace"]) / max(np.abs(eigenvalues).sum(), 1e-300),
@@ -121,7 +99,19 @@ def spectrum(
     }
     certificates = {name: float(value) for name, value in certificates.items()}
     check_spectrum(op, certificates, eigenvalues)
-    return Spectrum(eigenvalues, method, reason, time.perf_counter() - start, certificates)
+    return Spectrum(eigenvalues, chosen, reason, time.perf_counter() - start, certificates)
+
+
+def check_memory(op: CurvatureOperator, method: str, order: int) -> None:
+    """Refuse a matrix that does not fit, and say what the other method would need."""
+    needed, free = 3 * 8 * order**2, free_memory(op.risk.device)  # the matrix, a factor or copy, and work space
+    if needed > free:
+        small = gram.why_not(op) or f"a matrix of order {gram.columns(op)}"
+        other = f"dense: order {op.shape[0]}" if method == "gram" else f"gram: {small}"
+        raise MemoryError(
+            f"{op.name}: eigenvalues of a matrix of order {order} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} "
+            f"GiB are free; {other}. For part of the spectrum use top_eigenpairs(op, k) or spectral_density(op)"
+        )
 
 
 def dense_eigenvalues(

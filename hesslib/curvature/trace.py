@@ -249,7 +249,7 @@ def _from_jacobian(op: CurvatureOperator) -> Tensor:
             part = next(chunks).movedim(-1, 0)  # (M, n, ...)
             own = slice(start, start + part.shape[1])
             _, curve = op.curve(f[own], y[own])
-            diagonal += (part * curve(part)).flatten(1).sum(1)  # type: ignore[misc]  # G has an A
+            diagonal += (part * curve(part).detach()).flatten(1).sum(1)  # type: ignore[misc]  # G has an A
             start = own.stop
     return diagonal
 

@@ -75,15 +75,16 @@ def check_loss(risk: EmpiricalRisk) -> None:
     """
     check_reduction(risk)
     check_targets(risk)
-    f = evaluate(risk, risk.batches[0][0]) if risk.loss_name == "custom" else None
+    f = evaluate(risk, risk.batches[0][0]) if risk.criterion.name == "custom" else None
     if not isinstance(f, Tensor) or f.dtype != risk.dtype:  # what is wrong with outputs the risk says itself
         return
-    y, loss = risk.batches[0][1], risk.loss_function
+    y, loss = risk.batches[0][1], risk.criterion.function
     twice = lambda t: torch.cat([t, t])
     cuda = [risk.device] if risk.device.type == "cuda" else []
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=cuda):
-            value = loss(f, y)
+            given = f.clone()
+            value = loss(given, y)
             loss(twice(f), twice(y))
     except Exception as error:
         hint = "; loss='cross_entropy' takes (N, ..., C) too" if isinstance(loss, nn.CrossEntropyLoss) else ""
@@ -91,6 +92,8 @@ def check_loss(risk: EmpiricalRisk) -> None:
             f"loss: it fails for outputs {tuple(f.shape)} {f.dtype} and targets {tuple(y.shape)} {y.dtype}, or for the "
             f"same examples twice: {type(error).__name__} {(str(error).splitlines() or [''])[0]}{hint}"
         ) from error
+    if given._version:
+        raise ValueError("loss: it changes the outputs in place; let it work on a copy, outputs.clone()")
     if not isinstance(value, Tensor) or value.ndim:
         return
     if any(v is p for v in variables_of(value) for p in risk.model.parameters()):
@@ -102,15 +105,15 @@ def check_loss(risk: EmpiricalRisk) -> None:
     for g in (f, f.roll(1, 0), f + (f.abs().mean() or 1.0) * noise):  # where all is fitted, a sum is zero too
         try:
             with torch.random.fork_rng(devices=cuda):
-                one, two = float(loss(g, y)), float(loss(twice(g), twice(y)))
+                one, two = (float(v.detach()) for v in (loss(g, y), loss(twice(g), twice(y))))
         except Exception:  # outputs that the loss does not take
             continue
-        wrong, verb = (2, "average") if risk.reduction == "mean" else (1, "sum")
+        wrong, verb = (2, "average") if risk.criterion.reduction == "mean" else (1, "sum")
         if one and abs(two - wrong * one) <= 1e-3 * abs(one):
             raise ValueError(
                 f"loss: the callable must {verb} over the examples, but gives {one:.4g} for a batch and {two:.4g} for "
-                f"the same batch twice; use reduction={risk.reduction!r} in the loss, or give the other one to "
-                "EmpiricalRisk"
+                f"the same batch twice; use reduction={risk.criterion.reduction!r} in the loss, or give the other one "
+                "to EmpiricalRisk"
             )
 
 
@@ -120,11 +123,11 @@ def check_reduction(risk: EmpiricalRisk) -> None:
     Raises:
         ValueError: it does.
     """
-    kind = getattr(risk.loss_function, "reduction", risk.reduction)
-    if kind != risk.reduction and kind in ("mean", "sum"):
+    kind = getattr(risk.criterion.function, "reduction", risk.criterion.reduction)
+    if kind != risk.criterion.reduction and kind in ("mean", "sum"):
         raise ValueError(
             f"loss: the callable must {'average' if kind == 'sum' else 'sum'} over the examples, but it has "
-            f"reduction={kind!r}; give it reduction={risk.reduction!r}, or the other one to EmpiricalRisk"
+            f"reduction={kind!r}; give it reduction={risk.criterion.reduction!r}, or the other one to EmpiricalRisk"
         )
 
 
@@ -134,8 +137,8 @@ def check_targets(risk: EmpiricalRisk) -> None:
     Raises:
         ValueError: the message says which.
     """
-    targets, known = [y for _, y in risk.batches], risk.loss_function  # type: list[Tensor], Any
-    if risk.loss_name in ("mse", "binary_cross_entropy") and risk.dtype == torch.float32:
+    targets, known = [y for _, y in risk.batches], risk.criterion.function  # type: list[Tensor], Any
+    if risk.criterion.name in ("mse", "binary_cross_entropy") and risk.dtype == torch.float32:
         for y in targets:
             if y.dtype == torch.float64:
                 raise ValueError(f"targets: dtype {y.dtype} differs from the model's {risk.dtype}; convert one of them")
@@ -150,15 +153,15 @@ def check_own_gradients(risk: EmpiricalRisk, output: str) -> None:
     Raises:
         ValueError: the loss is none, or whose gradients are meant is not to be known.
     """
-    if output != "probability" or risk.loss_name == "cross_entropy":
+    if output != "probability" or risk.criterion.name == "cross_entropy":
         return
-    loss, why = risk.loss_function, ""  # type: Any, str
+    loss, why = risk.criterion.function, ""  # type: Any, str
     x, y = next((x, y) for share, x, y in risk.weighted_batches())
     f = evaluate(risk, x)
     if f.ndim == 1:
         why = "it needs outputs (N, 1) in the place of (N,)"
-    elif risk.loss_name != "custom":
-        why = "" if risk.reduction == "mean" else f"of {risk.loss_name!r} it needs reduction='mean'"
+    elif risk.criterion.name != "custom":
+        why = "" if risk.criterion.reduction == "mean" else f"of {risk.criterion.name!r} it needs reduction='mean'"
     elif isinstance(loss, nn.CrossEntropyLoss) and not y.is_floating_point():
         ignored = any(bool((t == loss.ignore_index).any()) for _, t in risk.batches)
         why = (
@@ -166,12 +169,12 @@ def check_own_gradients(risk: EmpiricalRisk, output: str) -> None:
             if loss.weight is not None or ignored
             else ""
         )
-    if risk.loss_name == "custom" and not why:
+    if risk.criterion.name == "custom" and not why:
         few = slice(64)
         ones = [loss(a[None].clone(), b[None]) for a, b in zip(f[few], y[few], strict=True)]
-        whole = torch.stack(ones).mean() * (1 if risk.reduction == "mean" else len(ones))
+        whole = torch.stack(ones).mean() * (1 if risk.criterion.reduction == "mean" else len(ones))
         if not torch.allclose(loss(f[few].clone(), y[few]), whole, rtol=1e-5, equal_nan=True):
-            why = f"the loss is not the {risk.reduction} of its values for single examples"
+            why = f"the loss is not the {risk.criterion.reduction} of its values for single examples"
     if why:
         raise ValueError(f"output='probability': {why}")
 
@@ -242,8 +245,9 @@ def in_double(risk: EmpiricalRisk, batch: Batch) -> tuple[EmpiricalRisk, Batch]:
     other = risk.at(risk.vector)
     other.parameters, other.constants = tree_map(double, risk.parameters), tree_map(double, risk.constants)
     other.dtype = torch.float64
-    if isinstance(risk.loss_function, nn.Module):
-        other.loss_function = copy.deepcopy(risk.loss_function).double()
+    if isinstance(risk.criterion.function, nn.Module):
+        other.criterion = copy.copy(risk.criterion)
+        other.criterion.function = copy.deepcopy(risk.criterion.function).double()
     return other, tree_map(double, batch)
 
 

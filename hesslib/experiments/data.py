@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pooch
 import torch
-from sklearn.datasets import make_blobs
 from torch import Tensor
 
 from .._checks import positive, whole
@@ -99,6 +98,8 @@ def blobs(
     if separation:  # orthogonal directions of random orientation
         normal = np.random.default_rng(seed).standard_normal((dimension, classes))
         centers = np.linalg.qr(normal)[0].T * separation * cluster_std / np.sqrt(2)
+    from sklearn.datasets import make_blobs  # takes half a second, which other data sets need not wait for
+
     x, y = make_blobs(2 * examples, dimension, centers=centers, cluster_std=cluster_std, random_state=seed)
     x = (x - x.mean(0)) / x.std(0)
     inputs, labels, n = torch.as_tensor(x), torch.as_tensor(y).long(), examples

@@ -10,7 +10,6 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 from torch.func import functional_call, grad, vjp, vmap
-from torch.nn import functional as F
 from torch.nn.utils import vector_to_parameters
 
 from ..curvature.lanczos import top_eigenpairs
@@ -20,8 +19,6 @@ from .flatness import shrunk_digits
 from .levels import hessian_products, passages
 from .models import convolutional, fully_connected
 from .training import batches_of
-
-LOSSES = {"mse": F.mse_loss, "cross_entropy": F.cross_entropy}
 
 
 def small_risk(
@@ -54,7 +51,7 @@ def descent(
         yield i, vector
         chosen = slice(None) if batch == len(x) else next(order)
         vector_to_parameters(vector, weights)
-        value = LOSSES[risk.loss_name](model(x[chosen]), y[chosen])
+        value = risk.criterion.function(model(x[chosen]), y[chosen])
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)])
         vector = vector + update(i, vector, gradient)
 
@@ -70,7 +67,7 @@ def batch_sharpness(risk: EmpiricalRisk, batch: int, draws: int, seed: int) -> f
     g_B and H_B are gradient and Hessian of the loss of one batch: the mean curvature that a step of SGD meets.
     """
     x, y = risk.batches[0]
-    loss, draw = LOSSES[risk.loss_name], torch.Generator().manual_seed(seed)
+    loss, draw = risk.criterion.function, torch.Generator().manual_seed(seed)
     if batch == len(x):
         draws = 1
     chosen = torch.stack([torch.randperm(len(x), generator=draw)[:batch] for _ in range(draws)])
@@ -170,7 +167,7 @@ def subspaces(
     basis, (x, y) = leading(begin), begin.batches[0]
     share = lambda g: float((basis.T @ g).square().sum() / g.square().sum())
     each = [
-        EmpiricalRisk(begin.model, *part, begin.loss_name).at(begin.vector)
+        EmpiricalRisk(begin.model, *part, begin.criterion.name).at(begin.vector)
         for part in zip(x.split(batch), y.split(batch), strict=True)
     ]
     found["share"] = np.array([share(begin.gradient()), np.mean([share(one.gradient()) for one in each])])
@@ -219,7 +216,7 @@ def adam_edge(
 def difference_products(risk: EmpiricalRisk, vectors: Tensor, length: float, chunk: int = 200) -> Tensor:
     """(g(w + h v) - g(w - h v)) / 2h for each row v of (k, M), with h = ``length``; in the risk's dtype."""
     x, y = risk.batches[0]
-    value = lambda w: LOSSES[risk.loss_name](functional_call(risk.model, risk.unflatten(w), (x,)), y)
+    value = lambda w: risk.criterion.function(functional_call(risk.model, risk.unflatten(w), (x,)), y)
     ahead, behind = (vmap(grad(value), chunk_size=chunk)(risk.vector + t * vectors) for t in (length, -length))
     return (ahead - behind) / (2 * length)
 
@@ -285,4 +282,4 @@ def single_precision(risk: EmpiricalRisk) -> EmpiricalRisk:
     x, y = risk.batches[0]
     model = copy.deepcopy(risk.model).float()
     vector_to_parameters(risk.vector.float(), model.parameters())
-    return EmpiricalRisk(model, x.float(), y.float(), risk.loss_name)
+    return EmpiricalRisk(model, x.float(), y.float(), risk.criterion.name)

@@ -13,7 +13,7 @@ def output_slopes(risk: EmpiricalRisk) -> Tensor:
     """Gradient d_n of each example's loss in its outputs, (N, C)."""
     x, y = risk.batches[0]
     with torch.no_grad():
-        return risk.output_terms(risk.outputs(risk.parameters, x), y)[0]
+        return risk.criterion.terms(risk.outputs(risk.parameters, x), y)[0]
 
 
 def curvature_of_outputs(risk: EmpiricalRisk, slopes: Tensor) -> Tensor:

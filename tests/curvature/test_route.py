@@ -15,7 +15,7 @@ RISKS |= {name: EmpiricalRisk(*build(make)) for name, make, *_ in TABLE if name 
 
 def operators(risk):
     found = [risk.hessian(), risk.ggn(), risk.residual()]
-    return found + ([risk.ggn("probability"), risk.residual("probability")] if risk.loss_name != "mse" else [])
+    return found + ([risk.ggn("probability"), risk.residual("probability")] if risk.criterion.name != "mse" else [])
 
 
 @pytest.mark.parametrize("name", RISKS)

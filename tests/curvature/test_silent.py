@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hesslib import EmpiricalRisk, spectrum, top_eigenpairs
+from hesslib import EmpiricalRisk, ggn_spectrum, spectrum, top_eigenpairs, trace
 from tests.curvature.cases import distance, mlp, relu_conv
 
 
@@ -460,3 +460,55 @@ def test_parameters_of_two_dtypes_are_refused():
     model = nn.Sequential(nn.Linear(5, 4).double(), nn.Linear(4, 3).bfloat16())
     with pytest.raises(ValueError, match=r"'1.weight' is torch.bfloat16"):
         EmpiricalRisk(model, draw(3, 5), torch.arange(3))
+
+
+class Scaled(nn.Module):
+    """A loss with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5).double())
+
+    def forward(self, f, y):
+        return self.scale * (f - y).pow(4).mean()
+
+
+class OldFourth(torch.autograd.Function):
+    """A fourth power in the form that torch.func cannot take."""
+
+    @staticmethod
+    def forward(ctx, f):
+        ctx.save_for_backward(f)
+        return f**4
+
+    @staticmethod
+    def backward(ctx, g):
+        return 4 * ctx.saved_tensors[0] ** 3 * g
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("loss", [Scaled(), lambda f, y: 1.5 * OldFourth.apply(f - y).mean()], ids=["own", "old"])
+def test_losses_with_parameters_of_their_own_and_of_old_functions(loss, conv):
+    model, x, y = mlp(5, 4, 3).double(), draw(6, 5), draw(6, 3, seed=1)
+    if conv:
+        model, x = (
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.GELU(), nn.Flatten(), nn.Linear(8, 3)).double(),
+            draw(6, 1, 4, 4),
+        )
+    risk, plain = (EmpiricalRisk(model, x, y, f) for f in (loss, lambda f, y: 1.5 * (f - y).pow(4).mean()))
+    for kind in ("hessian", "ggn", "residual"):
+        op, exact = getattr(risk, kind)(), getattr(plain, kind)().to_dense()
+        assert distance(op.to_dense(), exact) < 1e-13 and not op.to_dense().requires_grad
+        allowed = 1e-11 * float(exact.abs().max())
+        assert abs(trace(op, "exact").value - float(exact.trace())) < allowed
+        assert np.allclose(spectrum(op).eigenvalues, np.linalg.eigvalsh(exact), rtol=0, atol=allowed)
+    assert np.allclose(ggn_spectrum(risk.ggn()).eigenvalues, spectrum(plain.ggn()).eigenvalues, atol=1e-13)
+
+
+def test_a_loss_that_works_in_place_is_refused():
+    def loss(f, y):
+        f -= y
+        return f.square().mean()
+
+    with pytest.raises(ValueError, match="changes the outputs in place"):
+        EmpiricalRisk(mlp(5, 4, 3).double(), draw(6, 5), draw(6, 3), loss)

@@ -22,7 +22,7 @@ RISKS |= {
 
 def operators(risk):
     found = [risk.hessian(), risk.ggn(), risk.residual()]
-    return found + ([risk.ggn("probability"), risk.residual("probability")] if risk.loss_name != "mse" else [])
+    return found + ([risk.ggn("probability"), risk.residual("probability")] if risk.criterion.name != "mse" else [])
 
 
 def symmetric(m, seed=0, decay=1.0):

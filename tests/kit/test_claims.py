@@ -213,13 +213,13 @@ def test_a_bulk_that_moves_is_not_the_same(monkeypatch):
 
 def test_an_exponential_law_is_not_gaussian(monkeypatch):
     """Distance of 1,000 draws of each seed from the normal law of their mean and variance, against its 99.9 % point."""
-    each = "stats.kstest((draws - mean(draws)) / std(draws), 'norm').statistic"
+    each = "scipy.stats.kstest((draws - mean(draws)) / std(draws), 'norm').statistic"
     for law, verdict in (("standard_normal", "holds"), ("exponential", "does not hold")):
         draw = lambda s, law=law: getattr(np.random.default_rng(s), law)(size=1000)
         pretend(monkeypatch, [({"seed": s}, {"draws": draw(s)}) for s in range(5)])
         limit = float(stats.kstwo.ppf(0.999, 1000))
         assert outcome(each=each, bound={"at_most": limit})["verdict"] == verdict
-    each = "stats.skew(draws)"
+    each = "scipy.stats.skew(draws)"
     for law, verdict in (("standard_normal", "holds"), ("exponential", "does not hold")):
         draw = lambda s, law=law: getattr(np.random.default_rng(s), law)(size=1000)
         pretend(monkeypatch, [({"seed": s}, {"draws": draw(s)}) for s in range(8)])

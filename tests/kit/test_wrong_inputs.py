@@ -12,7 +12,7 @@ from hesslib.book import parameters, runner
 from hesslib.book.parameters import ParameterError
 from hesslib.book.store import Store
 from hesslib.cli import main
-from hesslib.curvature import dense, lanczos, operators
+from hesslib.curvature import dense, lanczos
 from hesslib.curvature import spectrum as spectrum_module
 from hesslib.experiments.data import blobs, mnist
 from hesslib.experiments.landscape import along_line, barrier
@@ -269,7 +269,7 @@ def test_a_record_never_holds_what_is_not_a_number():
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_is_allocated(monkeypatch, call, message):
-    for module in (dense, lanczos, operators, spectrum_module):
+    for module in (dense, lanczos, spectrum_module):
         monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     with pytest.raises(MemoryError, match=message):
         call()

@@ -62,9 +62,9 @@ def test_types():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 4456,
+    "curvature": 4604,
     "theory": 492,
-    "experiments": 2519,
+    "experiments": 2517,
     "book": 3961,
     "": 462,
 }

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from ..batches import axes_of, count_examples, take
 from .chain import is_plain
 
 if TYPE_CHECKING:
@@ -94,22 +95,6 @@ def patches(module: Any, x: Tensor) -> Tensor:
     return x.reshape(*x.shape[:2], x.shape[2 : 2 + dims].numel(), -1)
 
 
-def axes_of(batch: Any) -> Any:
-    """For each tensor of a batch whether its first axis runs over the examples: 0, or None."""
-    count = count_of(batch)
-    return tree_map(lambda t: 0 if isinstance(t, Tensor) and t.ndim and len(t) == count else None, batch)
-
-
-def count_of(batch: Any) -> int:
-    """The number of examples of a batch."""
-    return next(len(t) for t in tree_leaves(batch) if isinstance(t, Tensor))
-
-
-def take(batch: Any, axes: Any, part: slice) -> Any:
-    """Some examples of a batch; what has no axis of examples stays whole."""
-    return tree_map(lambda t, axis: t if axis is None else t[part], batch, axes)
-
-
 def watched(
     risk: EmpiricalRisk, modules: dict[str, nn.Module], x: Any, leaves: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, list[Call | None]]]:
@@ -158,7 +143,10 @@ def layers_of(risk: EmpiricalRisk) -> list[ExampleLayer]:
     leaves = {n: p.clone().requires_grad_() for n, p in risk.parameters.items()}
     x, _ = risk.batches[0]
     axes, layers = axes_of(x), []  # type: Any, list[ExampleLayer]
-    for count in (1, min(8, count_of(x))):  # the axis that is as long as the examples, whatever their number, is theirs
+    for count in (
+        1,
+        min(8, count_examples(x)),
+    ):  # the axis that is as long as the examples, whatever their number, is theirs
         outputs, calls = watched(risk, modules, take(x, axes, slice(0, count)), leaves)
         uses = uses_of(outputs)
         layers = [layer for name in modules if (layer := understood(name, calls[name], count)) is not None]
