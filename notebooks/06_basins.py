@@ -376,7 +376,7 @@ say(
 )
 between = {pair: [line_runs.where(start=pair[0], end=pair[1], what=w).results for w in lines_here] for pair in pairs}
 figures.table(["CIFAR-10, highest loss on the line over that of its higher end", "last weights", "means of weights"], [[f"{NAMES[a]} to {NAMES[b]}", *(written(Estimate(map(height, r), of="basins_arms_line"), ".3g") for r in found)] for (a, b), found in between.items()])
-say("""Between the means of weights of the two arms, which both started at the end of Part I, the highest loss is {arms} that of the higher end. It is {top:.2g} there, at most.""", arms=times_of(Estimate(map(height, between[pairs[2]][1]), of="basins_arms_line")), top=max((r["train_loss"][(r["positions"] >= 0) & (r["positions"] <= 1)].max() for r in between[pairs[2]][1]), default=None))
+say("""Between the means of weights of the two arms, which both started at the end of Part I, the highest loss is {arms} that of the higher end. On all these lines the loss stays at or below {top:.2g}.""", arms=times_of(Estimate(map(height, between[pairs[2]][1]), of="basins_arms_line")), top=max((r["train_loss"][(r["positions"] >= 0) & (r["positions"] <= 1)].max() for r in between[pairs[2]][1]), default=None))
 mine_at = {"single": height(line_here), "averaged": height(lines_here["weights_mean"])}
 say("""On this run the highest loss between the last weights is {single:.3g} times that of the higher end, and between the means {averaged:.3g} times.""", **mine_at)
 

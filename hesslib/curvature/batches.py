@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -35,6 +36,19 @@ def axes_of(inputs: Any) -> Any:
 def take(inputs: Any, axes: Any, part: slice) -> Any:
     """Some examples of a batch; what has no axis of examples stays whole."""
     return tree_map(lambda t, axis: t if axis is None else t[part], inputs, axes)
+
+
+def spread(outputs: Tensor) -> Tensor:
+    """How far each output, of any example, lies from its mean over the examples; 0 where it is infinite."""
+    return (outputs - outputs.mean(0)).abs().amax(0).nan_to_num(0.0, 0.0, 0.0)
+
+
+def agree(some: Tensor, others: Tensor, size: Tensor, allowed: float) -> bool:
+    """Whether outputs are the same but for rounding and ``allowed`` times a size for each; infinite ones are equal."""
+    if some.shape != others.shape:
+        return False
+    near = (some - others).abs() <= allowed * size + 10 * torch.finfo(some.dtype).eps * others.abs()
+    return bool(((some == others) | near).all())
 
 
 def pair_batches(inputs: Any, targets: Any) -> list[tuple[Any, Tensor]]:

@@ -37,7 +37,7 @@ class CertificateError(RuntimeError):
     """Two independent routes to the same numbers differ, so none is returned."""
 
 
-def report(risk: EmpiricalRisk | _First, message: str) -> None:
+def report(risk: EmpiricalRisk | _Some, message: str) -> None:
     """Raise a failed certificate, or warn of it where the risk was made with ``on_failure="warn"``."""
     if risk.on_failure == "raise":
         raise CertificateError(message)
@@ -51,7 +51,19 @@ def probe(risk: EmpiricalRisk) -> Tensor:
     )
 
 
-def plain_product(risk: EmpiricalRisk | _First, kind: str, output: str, vector: Tensor) -> Tensor:
+def direction(risk: EmpiricalRisk) -> Tensor:
+    """A random direction (M,) of the size of each parameter, in which a row of padding stays: it has no gradient."""
+    v = probe(risk)
+    for part, p in zip(risk.unflatten(v).values(), risk.parameters.values(), strict=True):
+        part *= p.abs() + (p.abs().median() or 1.0)
+    for name, module in risk.model.named_modules():
+        weight = f"{name}.weight" if name else "weight"
+        if getattr(module, "padding_idx", None) is not None and weight in risk.parameters:
+            risk.unflatten(v)[weight][module.padding_idx] = 0
+    return v
+
+
+def plain_product(risk: EmpiricalRisk | _Some, kind: str, output: str, vector: Tensor) -> Tensor:
     """H v, G v or R v, (M,), by differentiating twice with ``torch.autograd`` alone, batch by batch.
 
     ``kind`` may also be ``"scale"``: 1/N J'J v, the size of which says what is rounding error.
@@ -69,7 +81,7 @@ def plain_product(risk: EmpiricalRisk | _First, kind: str, output: str, vector: 
 
 @sdpa_kernel(SDPBackend.MATH)  # the fused attention kernels have no second derivative
 @torch.enable_grad()
-def _differentiate_twice(risk: EmpiricalRisk | _First, kind: str, output: str, vector: Tensor) -> Tensor:
+def _differentiate_twice(risk: EmpiricalRisk | _Some, kind: str, output: str, vector: Tensor) -> Tensor:
     total, tangents = torch.zeros_like(vector), list(risk.unflatten(vector).values())
     for weight, x, y in risk.weighted_batches():
         values = {n: p.clone().requires_grad_() for n, p in risk.parameters.items()}
@@ -98,7 +110,7 @@ def _push(f: Tensor, leaves: list[Tensor], tangents: list[Tensor]) -> Tensor:
     return grad(pulled, u, tangents, materialize_grads=True)[0]
 
 
-def _curve(risk: EmpiricalRisk | _First, weight: float, f: Tensor, y: Tensor, pushed: Tensor, output: str) -> Tensor:
+def _curve(risk: EmpiricalRisk | _Some, weight: float, f: Tensor, y: Tensor, pushed: Tensor, output: str) -> Tensor:
     """The curvature of the loss in the outputs, times J v."""
     f = f.detach().requires_grad_()
     (d,) = grad(weight * risk.criterion.function(f, y), f, create_graph=True)
@@ -145,8 +157,8 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 def check_derivatives(risk: EmpiricalRisk) -> None:
     """The gradient must be the loss's derivative and, in float64, double backward the gradient's; on one batch."""
-    batch = next(iter(risk.weighted_batches()))
-    at = lambda vector: value_and_gradient(risk, risk.unflatten(vector), [batch])
+    first = next(parts for i in range(len(risk.batches)) if (parts := risk.parts(i)))
+    at = lambda vector: value_and_gradient(risk, risk.unflatten(vector), first)
     v, w, double = probe(risk), risk.vector, risk.dtype == torch.float64
     for name, module in risk.model.named_modules():  # the row of padding has no gradient, by PyTorch's definition
         weight = f"{name}.weight" if name else "weight"
@@ -164,7 +176,7 @@ def check_derivatives(risk: EmpiricalRisk) -> None:
         report(risk, f"gradient: it differs by {size:.1e} from the loss's own difference quotient; {DETACHED}")
     if not double:
         return
-    product = plain_product(_First(risk, batch), "hessian", "logits", v)
+    product = plain_product(_Some(risk, first), "hessian", "logits", v)
     found = [(up - down) / (2 * h)]
     if relative(found[0], product) <= 1e-3:
         return
@@ -176,14 +188,14 @@ def check_derivatives(risk: EmpiricalRisk) -> None:
         report(risk, f"H: double backward differs by {size:.1e} from differences of gradients; {CAUSES}")
 
 
-class _First:
-    """A risk that sees one of its batches."""
+class _Some:
+    """A risk that sees some batches."""
 
-    def __init__(self, risk: EmpiricalRisk, batch: tuple[float, Any, Tensor]) -> None:
-        self.risk, self.batch = risk, batch
+    def __init__(self, risk: EmpiricalRisk, batches: list[tuple[float, Any, Tensor]]) -> None:
+        self.risk, self.own = risk, batches
 
     def weighted_batches(self) -> list[tuple[float, Any, Tensor]]:
-        return [self.batch]
+        return self.own
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.risk, name)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+
+from .batches import tensors_of
 
 
 def free_memory(device: torch.device) -> int:
@@ -24,7 +26,20 @@ def saved_bytes(work: Callable[[], object]) -> int:
         kept[storage.data_ptr()] = storage  # held, so that its place is not used again
         return tensor
 
-    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
         result = work()
     del result  # it holds the graph until here
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def output_bytes(model: nn.Module, work: Callable[[], object]) -> int:
+    """Bytes of what the innermost modules of a model return during a piece of work."""
+    sizes: list[int] = []
+    seen = lambda module, given, output: sizes.extend(t.numel() * t.element_size() for t in tensors_of(output))
+    hooks = [m.register_forward_hook(seen) for m in model.modules() if not list(m.children())]
+    try:
+        work()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(sizes)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._checks import positive
 from .certificates import check_product, plain_product, probe
 from .structure.linear import LayerStructure
 from .validation import check_own_gradients
@@ -213,8 +212,7 @@ class CurvatureOperator(SymmetricOperator):
         return self.risk.memory_budget
 
     @memory_budget.setter
-    def memory_budget(self, size: int) -> None:
-        positive(memory_budget=size)
+    def memory_budget(self, size: float) -> None:
         self.risk.memory_budget = size
 
     @property

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from .batches import arguments_of, axes_of, count_examples, pair_batches, take, tensors_of
-from .certificates import check_derivatives, differentiable_gradient, probe, relative, value_and_gradient
+from .._checks import positive
+from .batches import agree, arguments_of, axes_of, count_examples, pair_batches, spread, take, tensors_of
+from .certificates import check_derivatives, differentiable_gradient, direction, value_and_gradient
 from .losses import Loss
-from .memory import free_memory, saved_bytes
+from .memory import free_memory, output_bytes, saved_bytes
 from .operators import CurvatureOperator
 from .validation import check_examples, check_loss, check_single_precision
 
@@ -176,6 +177,16 @@ class EmpiricalRisk:
             check_single_precision(self)
             self._certified.add("derivatives")
 
+    @property
+    def memory_budget(self) -> int:
+        """Bytes for what a product needs beside its result; settable."""
+        return self._memory_budget
+
+    @memory_budget.setter
+    def memory_budget(self, size: float) -> None:
+        positive(memory_budget=size)
+        self._memory_budget = int(size)
+
     @cached_property
     def bytes_per_example(self) -> int:
         """Temporary memory of a product with one vector for one example: 3 times what autograd keeps of a gradient.
@@ -187,41 +198,46 @@ class EmpiricalRisk:
         kept = lambda n: saved_bytes(lambda: differentiable_gradient(self, take(x, axes, slice(n)), y[:n]))
         try:  # what does not grow with the examples cancels
             return max(1, 3 * (kept(few) - kept(few // 2)) // (few - few // 2))
-        except Exception:  # a model for batches of one size
-            return max(1, 3 * saved_bytes(lambda: differentiable_gradient(self, x, y)) // len(y))
+        except Exception:  # a model for batches of one size, or one whose tensors autograd does not show
+            return max(1, 4 * output_bytes(self.model, lambda: self.outputs(self.parameters, x)) // len(y))
 
     def weighted_batches(self) -> Iterator[tuple[float, Any, Tensor]]:
         """Batches with their shares of the risk: the risk is the sum of share times loss of the batch.
 
         A batch too large for ``memory_budget`` comes in parts, if the model's outputs for them and the loss allow it.
         """
-        fixed = 4 * self.num_parameters * torch.finfo(self.dtype).bits // 8
-        rows = max(1, (self.memory_budget - fixed) // self.bytes_per_example)
-        for index, (share, (x, y)) in enumerate(zip(self.shares, self.batches, strict=True)):
-            count = -(-len(y) // rows)
-            if count > 1 and (index, count) not in self._parts:
-                self._parts[index, count] = self._split(x, y, count)
-            for part in [(share, x, y)] if count == 1 else self._parts[index, count]:
-                if part[0]:  # else every target of it is ignored, and its own mean is 0 / 0
-                    yield part
+        for index in range(len(self.batches)):
+            yield from self.parts(index)
+
+    def parts(self, index: int) -> list[tuple[float, Any, Tensor]]:
+        """A batch as ``weighted_batches`` gives it; nothing if its share is zero."""
+        (x, y), share = self.batches[index], self.shares[index]
+        # parts smaller than a vector of M numbers would save nothing
+        vector, each = self.num_parameters * torch.finfo(self.dtype).bits // 8, self.bytes_per_example
+        count = -(-len(y) // max(1, (self.memory_budget - 4 * vector) // each, vector // each))
+        if count > 1 and (index, count) not in self._parts:
+            self._parts[index, count] = self._split(x, y, count)
+        parts = [(share, x, y)] if count == 1 else self._parts[index, count]
+        return [part for part in parts if part[0]]  # where every target is ignored, the mean is 0 / 0
 
     def _split(self, x: Any, y: Tensor, count: int) -> list[tuple[float, Any, Tensor]]:
         """A batch in so many parts with their shares, or whole where examples depend on others of their batch."""
         axes, ends = axes_of(x), [len(y) * i // count for i in range(count + 1)]
         parts = [(take(x, axes, slice(i, j)), y[i:j]) for i, j in zip(ends, ends[1:], strict=False)]
-        targets, shares = [b for _, b in parts], [self.criterion.share(b) for _, b in parts]
-        allowed, size = 1e-10 if self.dtype == torch.float64 else 1e-4, self.vector.abs()
-        try:
-            for step in (0.0, 0.1):  # at one of two points the outputs may vanish
-                values = self.unflatten(self.vector + step * probe(self) * (size + size.median()))
-                whole, some = self.outputs(values, x), [self.outputs(values, a) for a, _ in parts]
-                if len(whole) != len(y) or relative(torch.cat(some), whole) > allowed:
-                    raise ValueError("model: its outputs for an example depend on others of the batch")
-            if self.criterion.name == "custom":
-                self.criterion.check_batches(some, targets, [share / self.criterion.share(y) for share in shares])
-        except Exception:  # also of a model for batches of one size
-            return [(self.criterion.share(y), x, y)]
-        return [(share, a, b) for share, (a, b) in zip(shares, parts, strict=True)]
+        share, shares = self.criterion.share(y), [self.criterion.share(b) for _, b in parts]
+        for vector in (self.vector, self.vector + 0.1 * direction(self)):  # at one of them the outputs may vanish
+            values = self.unflatten(vector)
+            whole = self.outputs(values, x)
+            try:
+                some = [self.outputs(values, a) for a, _ in parts]
+                same = agree(torch.cat(some), whole, spread(whole), 1e-10 if self.dtype == torch.float64 else 1e-4)
+                if share and self.criterion.name == "custom":
+                    self.criterion.check_batches(some, [b for _, b in parts], [part / share for part in shares])
+            except Exception:  # a model for batches of one size, or a loss of the whole batch
+                same = False
+            if not same or len(whole) != len(y):
+                return [(share, x, y)]
+        return [(part, a, b) for part, (a, b) in zip(shares, parts, strict=True)]
 
     def _check_data(self) -> None:
         if not self.batches or any(count_examples(x) == 0 for x, _ in self.batches):
@@ -296,7 +312,7 @@ class EmpiricalRisk:
             raise ValueError(f"vector: shape {tuple(vector.shape)} given, ({self.num_parameters},) needed")
         other = object.__new__(EmpiricalRisk)
         values = self.unflatten(vector.detach().clone().to(self.vector))
-        other.__dict__.update(self.__dict__, parameters=values, _certified=set())
+        other.__dict__.update(self.__dict__, parameters=values, _certified=set(), _parts={})
         return other
 
     def loss(self) -> float:

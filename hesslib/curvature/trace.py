@@ -242,7 +242,7 @@ def _layers(op: CurvatureOperator) -> tuple[Tensor, np.ndarray] | None:
 def _from_jacobian(op: CurvatureOperator) -> Tensor:
     """The diagonal of G = 1/N sum J' A J, a few examples at a time."""
     diagonal = torch.zeros(op.shape[0], dtype=op.risk.dtype, device=op.risk.device)
-    chunks = jacobian_chunks(op.risk, op.memory_budget // 3)
+    chunks = jacobian_chunks(op.risk, max(1, op.memory_budget // 3))
     for x, y in op.risk.batches:
         f, start = op.risk.outputs(op.risk.parameters, x).detach(), 0
         while start < len(f):
@@ -264,5 +264,5 @@ def _compare(op: SymmetricOperator, diagonal: Tensor, rest: np.ndarray, how: str
     entries = op.product(unit).gather(1, index[:, None])[:, 0]
     size = float(known.max())
     apart = float(((entries - diagonal[index]) * (known[index] > 0)).abs().max())
-    if apart > (1e-7 if op.risk.dtype == torch.float64 else 5e-3) * size:
+    if not apart <= (1e-7 if op.risk.dtype == torch.float64 else 5e-3) * size:
         report(op.risk, f"{op.name}: its diagonal ({how}) differs by {apart / size:.1e} from products")

@@ -15,7 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .certificates import CAUSES, CertificateError, _First, plain_product, probe, relative, report, value_and_gradient
+from .batches import agree, spread
+from .certificates import (
+    CAUSES,
+    CertificateError,
+    _Some,
+    direction,
+    plain_product,
+    relative,
+    report,
+    value_and_gradient,
+)
 
 if TYPE_CHECKING:
     from .risk import EmpiricalRisk
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
     Batch = tuple[float, Any, Tensor]
 
 
-def take(risk: EmpiricalRisk, index: int, examples: slice) -> Any:
+def take_own(risk: EmpiricalRisk, index: int, examples: slice) -> Any:
     """Some examples of a batch of inputs; None where its tensors are not all one row an example."""
     shared = Counter(id(t) for x, _ in risk.batches for t in tree_leaves(x) if isinstance(t, Tensor))
     x, y = risk.batches[index]
@@ -41,18 +51,6 @@ def evaluate(risk: EmpiricalRisk, inputs: Any, vector: Tensor | None = None) -> 
     with torch.random.fork_rng(devices=[risk.device] if risk.device.type == "cuda" else []):
         outputs = once.outputs(values, inputs)
     return outputs.detach() if isinstance(outputs, Tensor) else outputs
-
-
-def direction(risk: EmpiricalRisk) -> Tensor:
-    """A random direction (M,) of the size of each parameter, in which a row of padding stays: it has no gradient."""
-    v = probe(risk)
-    for part, p in zip(risk.unflatten(v).values(), risk.parameters.values(), strict=True):
-        part *= p.abs() + (p.abs().median() or 1.0)
-    for name, module in risk.model.named_modules():
-        weight = f"{name}.weight" if name else "weight"
-        if getattr(module, "padding_idx", None) is not None and weight in risk.parameters:
-            risk.unflatten(v)[weight][module.padding_idx] = 0
-    return v
 
 
 def variables_of(value: Tensor) -> Iterator[Tensor]:
@@ -187,7 +185,7 @@ def check_examples(risk: EmpiricalRisk) -> None:
     """
     index = max(range(len(risk.batches)), key=lambda i: len(risk.batches[i][1]))
     (x, y), part = risk.batches[index], slice(1, None, 2)
-    some = None if len(risk.batches) == 1 or len(y) < 2 else take(risk, index, part)
+    some = None if len(risk.batches) == 1 or len(y) < 2 else take_own(risk, index, part)
     if some is None:
         return
     try:
@@ -197,11 +195,12 @@ def check_examples(risk: EmpiricalRisk) -> None:
     tensors = isinstance(whole, Tensor) and isinstance(few, Tensor)
     if not tensors or len(whole) != len(y) or few.shape != whole[part].shape:
         return
-    allowed, apart = 1e-6 if risk.dtype == torch.float64 else 1e-3, relative(few, whole[part])
-    if apart > allowed:  # or the outputs cancel at this point
-        moved = evaluate(risk, x, risk.vector + 0.1 * direction(risk))
-        apart = min(apart, float((few - whole[part]).norm()) / (float(moved[part].norm()) or 1.0))
-    if apart > allowed:
+    allowed, rest = 1e-6 if risk.dtype == torch.float64 else 1e-3, whole[part]
+    same = agree(few, rest, spread(whole), allowed)
+    if not same:  # or the outputs cancel at this point
+        same = agree(few, rest, spread(evaluate(risk, x, risk.vector + 0.1 * direction(risk))), allowed)
+    if not same:
+        apart = float((few - rest).abs().nan_to_num(0.0).max())
         report(
             risk, f"model: its outputs for an example depend on the other examples of the batch (by {apart:.1e}), so "
             "the risk depends on how they are batched; give them as one batch, or each sequence with a batch axis: "
@@ -222,7 +221,7 @@ def check_single_precision(risk: EmpiricalRisk) -> None:
         return
     index = next(i for i, share in enumerate(risk.shares) if share)
     x, y = risk.batches[index]
-    few = take(risk, index, slice(32))
+    few = take_own(risk, index, slice(32))
     batches = [(1.0, x, y)] if few is None else [(1.0, few, y[:32]), (1.0, x, y)]
     for precise in (True, False):
         for batch in batches:
@@ -261,7 +260,7 @@ def compare_second_derivative(risk: EmpiricalRisk, batch: Batch, steps: tuple[fl
     """
     v = direction(risk)
     w = risk.vector + 1e-3 * v.flip(0).sign() * v.abs()
-    one = _First(risk.at(w), batch)
+    one = _Some(risk.at(w), [batch])
     at = lambda vector: value_and_gradient(risk, risk.unflatten(vector), [batch])[1]
     difference = lambda h: (at(w + h * v) - at(w - h * v)) / (2 * h)
     product, found = plain_product(one, "hessian", "logits", v), [difference(steps[0])]

@@ -62,7 +62,7 @@ def test_types():
 
 # Lines of each wing. A number goes down when code leaves, and up only with an ability that its commit names.
 BUDGETS = {
-    "curvature": 4604,
+    "curvature": 4663,
     "theory": 492,
     "experiments": 2517,
     "book": 3961,
