@@ -76,6 +76,7 @@ def entry(root: Path, where: str, name: str) -> str:
     exported = ast.unparse(module(root / "hesslib" / "__init__.py"))
     short = "hesslib" if f"'{name}'" in exported else package if package == "hesslib.theory" else where
     public = [n for n in getattr(node, "body", []) if isinstance(n, FUNCTIONS) and n.name[0] != "_"]
+    public = [n for n in public if f"{n.name}.setter" not in decorators(n)]
     if isinstance(node, ast.ClassDef):
         error = any(ast.unparse(base).endswith("Error") for base in node.bases)
         kind, head = "py:exception" if error else "py:class", constructor(node)
